@@ -1,0 +1,2 @@
+//! Names of SRP ports.
+#![forbid(unsafe_code)]

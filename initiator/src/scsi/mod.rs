@@ -1,0 +1,1 @@
+//! SCSI: commands, sense, and what a logical unit says of itself.

@@ -1,0 +1,1 @@
+//! Sessions: login, channels, commands in flight.

@@ -1,0 +1,1 @@
+//! A simulated fabric and target on a virtual clock.

@@ -1,0 +1,3 @@
+//! Block devices served from userspace: ublk control commands and queues.
+
+pub mod backend;
