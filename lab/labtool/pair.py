@@ -1,0 +1,1 @@
+"""Two guests on one virtual wire: a target and an initiator."""
