@@ -1,2 +1,13 @@
-//! Names of SRP ports.
+//! Names of SRP ports: GID, GUID, P_Key, service id, port ids, and the `add_target` text.
+//!
+//! Discovery prints these, the initiator parses them; both share the types so that a line printed by one is
+//! always understood by the other.
 #![forbid(unsafe_code)]
+
+mod gid;
+mod number;
+mod port_id;
+
+pub use gid::{Gid, Guid, ParseGidError, ParseGuidError};
+pub use number::{PKey, ParseNumberError, ServiceId};
+pub use port_id::{IoClass, PortId};
