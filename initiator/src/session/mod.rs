@@ -1,1 +1,21 @@
 //! Sessions: login, channels, commands in flight.
+//!
+//! A session is an I_T nexus: one or more channels to the same target port. Its channels live on different
+//! reactors; each reactor's [`Engine`] owns the ones that are its own.
+
+mod buffer;
+mod channel;
+mod engine;
+mod login;
+mod queue;
+mod receive;
+mod request;
+mod settle;
+mod start;
+
+pub use channel::{ChannelError, ChannelSetup, SlotPlan};
+pub use engine::{ChannelState, DiskSetup, Engine, Event, Handle, Limits};
+pub use login::{ChannelSequence, Granted, LoginError, LoginParameters, reject_reason};
+pub use request::{
+    BlockOperation, BlockRequest, BlockResult, ControlReply, ControlRequest, LunKey, RequestId, SessionKey,
+};

@@ -1,0 +1,158 @@
+//! Space in a data arena: a buddy allocator over one registered region.
+//!
+//! It hands out extents and never looks at the memory itself, so it works the same over verbs and in the
+//! simulator. Nothing allocates after construction.
+
+use crate::fabric::{Extent, RegionId};
+
+/// The smallest unit handed out, in bytes.
+pub const UNIT: u32 = 4096;
+
+/// Free space of one arena.
+#[derive(Debug)]
+pub struct ArenaSpace {
+    region: RegionId,
+    /// One bitmap per order; a set bit is a free block of `UNIT << order` bytes.
+    free: Vec<Vec<u64>>,
+    /// How many blocks are free, per order.
+    count: Vec<u32>,
+    in_use: u32,
+}
+
+impl ArenaSpace {
+    /// All of a region of `len` bytes free; `largest` is the longest extent that must fit. The tail of `len`
+    /// that does not fill a block of `largest` (rounded up to a power of two) is left unused.
+    #[must_use]
+    pub fn new(region: RegionId, len: u32, largest: u32) -> Self {
+        let top = order_of(largest);
+        let blocks = len / (UNIT << top);
+        let mut free = Vec::with_capacity(top + 1);
+        for order in 0..=top {
+            let bits = (blocks as usize) << (top - order);
+            free.push(vec![0u64; bits.div_ceil(64)]);
+        }
+        let mut space = Self { region, free, count: vec![0; top + 1], in_use: 0 };
+        for block in 0..blocks {
+            space.set(top, block);
+        }
+        space
+    }
+
+    /// Bytes handed out, in whole blocks.
+    #[must_use]
+    pub fn in_use(&self) -> u32 {
+        self.in_use
+    }
+
+    /// Takes room for `len` bytes, or nothing when no block is large enough.
+    pub fn allocate(&mut self, len: u32) -> Option<Extent> {
+        let wanted = order_of(len);
+        let found = (wanted..self.free.len()).find(|&order| self.count[order] > 0)?;
+        let mut block = self.take_first(found)?;
+        for order in (wanted..found).rev() {
+            block <<= 1;
+            self.set(order, block + 1);
+        }
+        self.in_use += UNIT << wanted;
+        Some(Extent { region: self.region, offset: block * (UNIT << wanted), len })
+    }
+
+    /// Gives an extent back. It must have come from [`ArenaSpace::allocate`] of this arena.
+    pub fn release(&mut self, extent: Extent) {
+        debug_assert_eq!(extent.region, self.region, "extent of another arena");
+        let mut order = order_of(extent.len);
+        let mut block = extent.offset / (UNIT << order);
+        self.in_use -= UNIT << order;
+        while order + 1 < self.free.len() && self.is_set(order, block ^ 1) {
+            self.clear(order, block ^ 1);
+            block >>= 1;
+            order += 1;
+        }
+        debug_assert!(!self.is_set(order, block), "extent released twice");
+        self.set(order, block);
+    }
+
+    fn take_first(&mut self, order: usize) -> Option<u32> {
+        let (word, bits) = self.free[order].iter().enumerate().find(|(_, bits)| **bits != 0)?;
+        let block = u32::try_from(word).ok()? * 64 + bits.trailing_zeros();
+        self.clear(order, block);
+        Some(block)
+    }
+
+    fn set(&mut self, order: usize, block: u32) {
+        self.free[order][block as usize / 64] |= 1 << (block % 64);
+        self.count[order] += 1;
+    }
+
+    fn clear(&mut self, order: usize, block: u32) {
+        self.free[order][block as usize / 64] &= !(1 << (block % 64));
+        self.count[order] -= 1;
+    }
+
+    fn is_set(&self, order: usize, block: u32) -> bool {
+        self.free[order].get(block as usize / 64).is_some_and(|bits| bits >> (block % 64) & 1 == 1)
+    }
+}
+
+/// The order of the smallest block that holds `len` bytes.
+fn order_of(len: u32) -> usize {
+    let units = len.div_ceil(UNIT).max(1);
+    units.next_power_of_two().trailing_zeros() as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn an_exhausted_arena_says_so_and_heals() {
+        let mut space = ArenaSpace::new(RegionId(0), 1 << 20, 1 << 20);
+        let whole = space.allocate(1 << 20).expect("fits");
+        assert_eq!(space.allocate(512), None);
+        space.release(whole);
+        assert_eq!(space.in_use(), 0);
+        assert!(space.allocate(1 << 20).is_some());
+    }
+
+    #[test]
+    fn a_tail_shorter_than_the_largest_extent_is_unused() {
+        let mut space = ArenaSpace::new(RegionId(0), (1 << 20) + 4096, 1 << 20);
+        assert!(space.allocate(1 << 20).is_some());
+        assert_eq!(space.allocate(1), None);
+    }
+
+    proptest! {
+        #[test]
+        fn extents_never_overlap_and_all_space_comes_back(
+            steps in proptest::collection::vec((any::<bool>(), 1u32..=1 << 18), 1..200),
+        ) {
+            let mut space = ArenaSpace::new(RegionId(3), 4 << 20, 1 << 20);
+            let mut live: Vec<Extent> = Vec::new();
+            for (take, len) in steps {
+                if take || live.is_empty() {
+                    if let Some(extent) = space.allocate(len) {
+                        prop_assert_eq!(extent.len, len);
+                        prop_assert!(extent.offset + len <= 4 << 20);
+                        for other in &live {
+                            let apart = extent.offset + extent.len <= other.offset
+                                || other.offset + other.len <= extent.offset;
+                            prop_assert!(apart, "{extent:?} overlaps {other:?}");
+                        }
+                        live.push(extent);
+                    }
+                } else {
+                    let index = len as usize % live.len();
+                    space.release(live.swap_remove(index));
+                }
+            }
+            for extent in live {
+                space.release(extent);
+            }
+            prop_assert_eq!(space.in_use(), 0);
+            for _ in 0..4 {
+                prop_assert!(space.allocate(1 << 20).is_some());
+            }
+        }
+    }
+}

@@ -1,0 +1,442 @@
+//! The engine of one reactor: its channels, the queues of its logical units, and the requests in flight.
+//!
+//! Inputs are requests, completions and the time; outputs are posts on the fabric and [`Event`]s. A reactor has
+//! at most one channel of a session.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use super::channel::{Channel, ChannelError, ChannelSetup};
+use super::queue::Queue;
+use super::request::{
+    BlockOperation, BlockRequest, BlockResult, ControlReply, ControlRequest, Key, LunKey, Purpose, Request,
+    RequestId, Requests, SessionKey, Stage,
+};
+use crate::fabric::{Completion, Extent, Fabric, QueuePairId};
+use crate::scsi::{BlockError, Lun};
+use crate::time::Instant;
+
+/// How many completions are taken from the fabric at a time.
+const BATCH: usize = 256;
+
+/// Time limits of an engine.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// A command of a disk is answered within this, or its channel is given up.
+    pub command: Duration,
+    /// A request the target keeps refusing as busy fails after this.
+    pub busy: Duration,
+    /// Pause before a refused request is sent again.
+    pub backoff: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            command: Duration::from_secs(30),
+            busy: Duration::from_secs(120),
+            backoff: Duration::from_millis(100),
+        }
+    }
+}
+
+/// A disk as the engine has to know it.
+#[derive(Clone, Copy, Debug)]
+pub struct DiskSetup {
+    /// Its name here.
+    pub key: LunKey,
+    /// The session it is reached through.
+    pub session: SessionKey,
+    /// Its address on the wire.
+    pub lun: Lun,
+    /// Bytes per logical block.
+    pub block_size: u32,
+    /// Logical blocks.
+    pub blocks: u64,
+}
+
+/// Names a request towards the engine while its data is with the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Handle(pub(super) Key);
+
+/// What the engine has to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Put the write's data into the extent, then call [`Engine::supplied`].
+    Supply {
+        /// The request, towards the caller.
+        id: RequestId,
+        /// The request, towards the engine.
+        handle: Handle,
+        /// Whose arena it is.
+        qp: QueuePairId,
+        /// As long as the data.
+        extent: Extent,
+    },
+    /// A read ended well. Take the data, then call [`Engine::release`]. `extent.len` is what came, which may
+    /// be less than was asked for.
+    Data {
+        /// The request, towards the caller.
+        id: RequestId,
+        /// The request, towards the engine.
+        handle: Handle,
+        /// Whose arena it is.
+        qp: QueuePairId,
+        /// The data.
+        extent: Extent,
+    },
+    /// A request ended and holds nothing any more: bytes written, or why it failed.
+    Done {
+        /// The request.
+        id: RequestId,
+        /// The result.
+        result: BlockResult,
+    },
+    /// A control request was answered.
+    Reply {
+        /// The request.
+        id: RequestId,
+        /// The answer, or why there is none.
+        result: Result<ControlReply, BlockError>,
+    },
+    /// A channel went down; its requests end as soon as the target cannot touch their memory any more.
+    ChannelFailed {
+        /// The queue pair.
+        qp: QueuePairId,
+        /// Its session.
+        session: SessionKey,
+        /// Why.
+        reason: ChannelError,
+    },
+    /// A channel that went down holds nothing any more: the queue pair and its memory may be destroyed.
+    ChannelClosed {
+        /// The queue pair.
+        qp: QueuePairId,
+        /// Its session.
+        session: SessionKey,
+    },
+}
+
+/// A session as this reactor has it.
+#[derive(Debug, Default)]
+pub(super) struct SessionState {
+    pub(super) channel: Option<usize>,
+    /// Queues with something waiting, served in turn.
+    pub(super) ready: VecDeque<usize>,
+    /// The queue of control requests.
+    pub(super) control: usize,
+    /// Queues of this session, the control queue among them.
+    pub(super) queues: Vec<usize>,
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Engine<F> {
+    pub(super) fabric: F,
+    pub(super) limits: Limits,
+    pub(super) requests: Requests,
+    pub(super) channels: Vec<Option<Channel>>,
+    pub(super) by_qp: HashMap<QueuePairId, usize>,
+    pub(super) sessions: Vec<Option<SessionState>>,
+    session_index: HashMap<SessionKey, usize>,
+    pub(super) queues: Vec<Option<Queue>>,
+    pub(super) disks: HashMap<LunKey, usize>,
+    pub(super) delayed: Vec<Key>,
+    pub(super) events: VecDeque<Event>,
+    completions: Vec<Completion>,
+    /// A pass has something to dispatch.
+    pub(super) dirty: bool,
+}
+
+impl<F: Fabric> Engine<F> {
+    /// An engine without channels or disks.
+    pub fn new(fabric: F, limits: Limits) -> Self {
+        Self {
+            fabric,
+            limits,
+            requests: Requests::default(),
+            channels: Vec::new(),
+            by_qp: HashMap::new(),
+            sessions: Vec::new(),
+            session_index: HashMap::new(),
+            queues: Vec::new(),
+            disks: HashMap::new(),
+            delayed: Vec::new(),
+            events: VecDeque::with_capacity(BATCH * 2),
+            completions: Vec::with_capacity(BATCH),
+            dirty: false,
+        }
+    }
+
+    /// The fabric, for what the engine does not do itself.
+    pub fn fabric(&self) -> &F {
+        &self.fabric
+    }
+
+    /// The fabric, for what the engine does not do itself.
+    pub fn fabric_mut(&mut self) -> &mut F {
+        &mut self.fabric
+    }
+
+    /// Takes a logged-in queue pair into service and posts its receives.
+    ///
+    /// # Panics
+    /// When the session has a channel on this reactor already.
+    pub fn add_channel(&mut self, setup: &ChannelSetup) {
+        let session = self.session(setup.session);
+        let index = vacant(&mut self.channels, Channel::new(setup, session));
+        self.by_qp.insert(setup.qp, index);
+        if let Some(session) = &mut self.sessions[session] {
+            assert!(session.channel.is_none(), "a second channel of one session on one reactor");
+            session.channel = Some(index);
+        }
+        for slot in 0..setup.plan.receives {
+            self.fabric.post_receive(setup.qp, slot);
+        }
+        if let Some(channel) = &mut self.channels[index] {
+            channel.receives_posted = u32::from(setup.plan.receives);
+        }
+        self.fabric.flush();
+    }
+
+    /// Makes a disk known.
+    pub fn add_disk(&mut self, disk: &DiskSetup) {
+        let session = self.session(disk.session);
+        let queue = vacant(&mut self.queues, Queue::new(session, disk.lun, disk.block_size, disk.blocks));
+        self.disks.insert(disk.key, queue);
+        if let Some(session) = &mut self.sessions[session] {
+            session.queues.push(queue);
+            session.ready.reserve(session.queues.len());
+        }
+    }
+
+    /// Forgets a disk. Requests of it that wait fail; those at the target end as they would.
+    pub fn remove_disk(&mut self, key: LunKey) {
+        let Some(queue) = self.disks.remove(&key) else { return };
+        self.fail_waiting(queue, BlockError::Offline);
+        let Some(session) = self.queues[queue].as_ref().map(|queue| queue.session) else { return };
+        if let Some(session) = &mut self.sessions[session] {
+            session.queues.retain(|&other| other != queue);
+            session.ready.retain(|&other| other != queue);
+        }
+        // Requests at the target still name the queue: it goes with the last of them.
+        let busy = self.requests.iter().any(|(_, request)| request.queue == queue);
+        if busy {
+            if let Some(queue) = &mut self.queues[queue] {
+                queue.removed = true;
+            }
+        } else {
+            self.queues[queue] = None;
+        }
+    }
+
+    /// Takes a block request. It ends with [`Event::Done`] or [`Event::Data`].
+    pub fn submit(&mut self, request: BlockRequest, now: Instant) {
+        let Some(&queue) = self.disks.get(&request.lun) else {
+            return self.done(request.id, Err(BlockError::Offline));
+        };
+        let Some(state) = &self.queues[queue] else {
+            return self.done(request.id, Err(BlockError::Offline));
+        };
+        let fits = request.lba.checked_add(u64::from(request.blocks)).is_some_and(|end| end <= state.blocks);
+        let flush = request.operation == BlockOperation::Flush;
+        if !flush && (!fits || request.blocks == 0) {
+            return self.done(request.id, Err(BlockError::Invalid));
+        }
+        let deadline = now + self.limits.busy;
+        self.enqueue(queue, Purpose::Block(request), deadline);
+    }
+
+    /// Takes a control request. It ends with [`Event::Reply`].
+    pub fn submit_control(&mut self, request: ControlRequest, now: Instant) {
+        let index = self.session_index.get(&request.session);
+        let Some(session) = index.and_then(|&index| self.sessions[index].as_ref()) else {
+            self.events.push_back(Event::Reply { id: request.id, result: Err(BlockError::Transport) });
+            return;
+        };
+        let (queue, deadline) = (session.control, now + request.timeout);
+        self.enqueue(queue, Purpose::Control(request), deadline);
+    }
+
+    /// The data of a [`Event::Supply`] is in place, or could not be had.
+    pub fn supplied(&mut self, handle: Handle, ok: bool, now: Instant) {
+        let Some(request) = self.requests.get_mut(handle.0) else { return };
+        if request.stage != Stage::Filling {
+            debug_assert!(false, "supplied twice");
+            return;
+        }
+        request.filled = ok;
+        let (Some(index), slot) = (request.channel, request.slot) else { return };
+        let Some(channel) = &mut self.channels[index] else { return };
+        channel.extents_lent -= 1;
+        if !channel.is_open() || !ok {
+            channel.unclaim(slot);
+            let why = if ok { BlockError::Transport } else { BlockError::Io };
+            self.end(handle.0, Err(why));
+            self.settle(index, now);
+            return;
+        }
+        self.send(handle.0, now);
+    }
+
+    /// The data of a [`Event::Data`] has been taken.
+    pub fn release(&mut self, handle: Handle, now: Instant) {
+        let Some(request) = self.requests.get(handle.0) else { return };
+        if request.stage != Stage::Returned {
+            debug_assert!(false, "released twice");
+            return;
+        }
+        let Some(index) = request.channel else { return };
+        if let Some(channel) = &mut self.channels[index] {
+            channel.extents_lent -= 1;
+        }
+        self.forget(handle.0);
+        self.dirty = true;
+        self.settle(index, now);
+    }
+
+    /// Ends a channel: nothing new is sent, what is in flight ends when the queue pair has been flushed.
+    pub fn close_channel(&mut self, qp: QueuePairId, reason: ChannelError, now: Instant) {
+        if let Some(&index) = self.by_qp.get(&qp) {
+            self.close(index, reason, now);
+        }
+    }
+
+    /// Forgets a session that has no channel left. Its disks must have been removed.
+    pub fn remove_session(&mut self, key: SessionKey) {
+        let Some(&index) = self.session_index.get(&key) else { return };
+        let Some(session) = &self.sessions[index] else { return };
+        if session.channel.is_some() {
+            return;
+        }
+        let control = session.control;
+        self.fail_waiting(control, BlockError::Transport);
+        self.session_index.remove(&key);
+        self.sessions[index] = None;
+        self.queues[control] = None;
+    }
+
+    /// Does what can be done now. True when anything happened.
+    pub fn pump(&mut self, now: Instant) -> bool {
+        let mut progress = false;
+        loop {
+            let mut batch = std::mem::take(&mut self.completions);
+            batch.clear();
+            self.fabric.poll(&mut batch);
+            let full = batch.len() == batch.capacity();
+            progress |= !batch.is_empty();
+            for completion in &batch {
+                self.completed(*completion, now);
+            }
+            self.completions = batch;
+            if !full {
+                break;
+            }
+        }
+        self.check_time(now);
+        if self.dirty {
+            self.dirty = false;
+            progress = true;
+            self.dispatch(now);
+        }
+        self.fabric.flush();
+        progress
+    }
+
+    /// The next thing to say.
+    pub fn next_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When [`Engine::pump`] has to be called again at the latest.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        let checks = self.channels.iter().flatten().filter(|channel| channel.is_open());
+        let checks = checks.filter_map(|channel| channel.next_check);
+        let delayed = self.delayed.iter().filter_map(|&key| match self.requests.get(key)?.stage {
+            Stage::Delayed(at) => Some(at),
+            _ => None,
+        });
+        checks.chain(delayed).min()
+    }
+
+    /// Commands at targets whose answer is expected.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.channels.iter().flatten().map(|channel| channel.commands_out).sum()
+    }
+
+    /// Requests under way in any stage.
+    #[must_use]
+    pub fn requests(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// Credit, commands out and arena bytes in use of a channel, for `show`.
+    #[must_use]
+    pub fn channel_state(&self, qp: QueuePairId) -> Option<ChannelState> {
+        let channel = self.channels[*self.by_qp.get(&qp)?].as_ref()?;
+        Some(ChannelState {
+            credits: channel.credits,
+            commands: channel.commands_out,
+            zero_credit: channel.zero_credit,
+            bytes_in_use: channel.read_space.in_use() + channel.write_space.in_use(),
+        })
+    }
+
+    pub(super) fn done(&mut self, id: RequestId, result: BlockResult) {
+        self.events.push_back(Event::Done { id, result });
+    }
+
+    fn enqueue(&mut self, queue: usize, purpose: Purpose, deadline: Instant) {
+        let key = self.requests.insert(Request {
+            purpose,
+            stage: Stage::Waiting,
+            queue,
+            next: None,
+            channel: None,
+            slot: 0,
+            extent: None,
+            filled: false,
+            attempts: 0,
+            deadline,
+            answer: None,
+        });
+        self.push_waiting(key, false);
+    }
+
+    /// The session's place; it is made when it is new.
+    fn session(&mut self, key: SessionKey) -> usize {
+        if let Some(&index) = self.session_index.get(&key) {
+            return index;
+        }
+        let index = vacant(&mut self.sessions, SessionState::default());
+        let control = vacant(&mut self.queues, Queue::control(index));
+        self.sessions[index] = Some(SessionState { control, queues: vec![control], ..SessionState::default() });
+        self.session_index.insert(key, index);
+        index
+    }
+}
+
+/// Figures of a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChannelState {
+    /// Requests the target would take now.
+    pub credits: i64,
+    /// Commands sent and not finished.
+    pub commands: u32,
+    /// Times a command had to wait for credit.
+    pub zero_credit: u64,
+    /// Arena bytes in use.
+    pub bytes_in_use: u32,
+}
+
+/// Puts a value into the first empty place.
+fn vacant<T>(places: &mut Vec<Option<T>>, value: T) -> usize {
+    if let Some(index) = places.iter().position(Option::is_none) {
+        places[index] = Some(value);
+        return index;
+    }
+    places.push(Some(value));
+    places.len() - 1
+}

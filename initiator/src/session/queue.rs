@@ -1,0 +1,147 @@
+//! Who is next: first in, first out within a logical unit, round robin across them.
+
+use super::engine::Engine;
+use super::request::{Key, Stage};
+use crate::fabric::Fabric;
+use crate::scsi::{BlockError, Lun};
+use crate::time::Instant;
+
+/// The requests of one logical unit (or of a session's control side) that wait for their turn.
+#[derive(Debug)]
+pub(super) struct Queue {
+    /// Index into the engine's sessions.
+    pub(super) session: usize,
+    pub(super) lun: Lun,
+    pub(super) block_size: u32,
+    pub(super) blocks: u64,
+    pub(super) removed: bool,
+    /// It is in its session's ring.
+    pub(super) ready: bool,
+    head: Option<Key>,
+    tail: Option<Key>,
+}
+
+impl Queue {
+    pub(super) fn new(session: usize, lun: Lun, block_size: u32, blocks: u64) -> Self {
+        Self { session, lun, block_size, blocks, removed: false, ready: false, head: None, tail: None }
+    }
+
+    pub(super) fn control(session: usize) -> Self {
+        Self::new(session, Lun::default(), 0, 0)
+    }
+}
+
+impl<F: Fabric> Engine<F> {
+    /// Puts a request in its queue, at the end or (a retry) in front.
+    pub(super) fn push_waiting(&mut self, key: Key, front: bool) {
+        let Some(request) = self.requests.get_mut(key) else { return };
+        request.stage = Stage::Waiting;
+        request.next = None;
+        let index = request.queue;
+        let Some(queue) = &mut self.queues[index] else { return };
+        match (front, queue.head, queue.tail) {
+            (true, Some(head), _) => {
+                queue.head = Some(key);
+                if let Some(request) = self.requests.get_mut(key) {
+                    request.next = Some(head);
+                }
+            }
+            (false, Some(_), Some(tail)) => {
+                queue.tail = Some(key);
+                if let Some(last) = self.requests.get_mut(tail) {
+                    last.next = Some(key);
+                }
+            }
+            _ => (queue.head, queue.tail) = (Some(key), Some(key)),
+        }
+        if !queue.ready
+            && let Some(session) = &mut self.sessions[queue.session]
+        {
+            queue.ready = true;
+            session.ready.push_back(index);
+        }
+        self.dirty = true;
+    }
+
+    /// The request that is next in a queue.
+    pub(super) fn head(&self, queue: usize) -> Option<Key> {
+        self.queues[queue].as_ref()?.head
+    }
+
+    /// Takes the first request off a queue.
+    pub(super) fn pop_waiting(&mut self, index: usize) -> Option<Key> {
+        let key = self.head(index)?;
+        let next = self.requests.get_mut(key)?.next.take();
+        let queue = self.queues[index].as_mut()?;
+        queue.head = next;
+        if next.is_none() {
+            queue.tail = None;
+        }
+        Some(key)
+    }
+
+    /// Fails everything of a queue that is not at the target or with the caller.
+    pub(super) fn fail_waiting(&mut self, queue: usize, why: BlockError) {
+        while let Some(key) = self.pop_waiting(queue) {
+            self.end(key, Err(why));
+        }
+        let mut delayed = std::mem::take(&mut self.delayed);
+        delayed.retain(|&key| {
+            let here = self.requests.get(key).is_some_and(|request| request.queue == queue);
+            if here {
+                self.end(key, Err(why));
+            }
+            !here
+        });
+        self.delayed = delayed;
+    }
+
+    /// Starts what credits, slots and buffers allow, each logical unit in its turn.
+    pub(super) fn dispatch(&mut self, now: Instant) {
+        for session in 0..self.sessions.len() {
+            self.dispatch_session(session, now);
+        }
+    }
+
+    fn dispatch_session(&mut self, index: usize, now: Instant) {
+        loop {
+            let Some(session) = &self.sessions[index] else { return };
+            let Some(&queue) = session.ready.front() else { return };
+            let Some(request) = self.head(queue) else {
+                self.next_queue(index);
+                continue;
+            };
+            let Some(channel) = session.channel else {
+                self.fail_waiting(queue, BlockError::Transport);
+                continue;
+            };
+            match self.start(request, channel, now) {
+                Started::Yes => self.next_queue(index),
+                Started::Refused => {}
+                Started::Wait => return,
+            }
+        }
+    }
+
+    /// Moves the queue in front to the end, or out of the ring when it is empty.
+    fn next_queue(&mut self, session: usize) {
+        let Some(session) = &mut self.sessions[session] else { return };
+        let Some(index) = session.ready.pop_front() else { return };
+        let Some(queue) = &mut self.queues[index] else { return };
+        queue.ready = queue.head.is_some();
+        if queue.ready {
+            session.ready.push_back(index);
+        }
+    }
+}
+
+/// What became of the request in front.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Started {
+    /// It left its queue for the target.
+    Yes,
+    /// It left its queue and failed.
+    Refused,
+    /// Credit, slot or buffer is short.
+    Wait,
+}

@@ -1,0 +1,156 @@
+//! From a queue to the target: claiming what a command needs, filling its buffer, building and posting it.
+
+use super::channel::Slot;
+use super::engine::{Engine, Event, Handle};
+use super::queue::Started;
+use super::request::{BlockOperation, Key, Purpose, Request, Stage};
+use crate::fabric::{Extent, Fabric};
+use crate::scsi::{BlockError, Cdb, Lun};
+use crate::time::Instant;
+use crate::wire::command::{Command, Data, TaskAttribute};
+
+/// Where a command's data goes, and how much of it there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Transfer {
+    None,
+    ToInitiator(u32),
+    ToTarget(u32),
+}
+
+impl<F: Fabric> Engine<F> {
+    /// The data phase of a request; an error when it is longer than 4 GiB.
+    pub(super) fn transfer(&self, request: &Request) -> Result<Transfer, BlockError> {
+        let block = match &request.purpose {
+            Purpose::Control(control) if control.data_in == 0 => return Ok(Transfer::None),
+            Purpose::Control(control) => return Ok(Transfer::ToInitiator(control.data_in)),
+            Purpose::Block(block) => block,
+        };
+        let size = self.queues[request.queue].as_ref().map_or(0, |queue| queue.block_size);
+        let len = block.blocks.checked_mul(size).ok_or(BlockError::Invalid)?;
+        Ok(match block.operation {
+            BlockOperation::Read => Transfer::ToInitiator(len),
+            BlockOperation::Write { .. } => Transfer::ToTarget(len),
+            BlockOperation::Flush => Transfer::None,
+        })
+    }
+
+    /// Takes the request in front of its queue to a channel.
+    pub(super) fn start(&mut self, key: Key, index: usize, now: Instant) -> Started {
+        let Some(request) = self.requests.get(key) else { return Started::Wait };
+        let (queue, held) = (request.queue, request.extent.is_some());
+        let transfer = match self.transfer(request) {
+            Ok(transfer) => transfer,
+            Err(why) => return self.refuse(queue, key, why),
+        };
+        let command_limit = now + self.limits.command;
+        let Some(channel) = &mut self.channels[index] else { return Started::Wait };
+        let (space, len) = match transfer {
+            Transfer::None => (None, 0),
+            Transfer::ToInitiator(len) => (Some(&mut channel.read_space), len),
+            Transfer::ToTarget(len) => (Some(&mut channel.write_space), len),
+        };
+        if len > channel.max_transfer {
+            return self.refuse(queue, key, BlockError::Invalid);
+        }
+        let mut extent = None;
+        if let (Some(space), false) = (space, held) {
+            extent = space.allocate(len);
+            if extent.is_none() {
+                return Started::Wait;
+            }
+        }
+        let slot = if channel.can_start() { channel.claim(key, command_limit) } else { None };
+        let Some(slot) = slot else {
+            if let Some(extent) = extent {
+                self.give_back(index, transfer, extent);
+            }
+            return Started::Wait;
+        };
+        self.pop_waiting(queue);
+        let Some(request) = self.requests.get_mut(key) else { return Started::Wait };
+        request.channel = Some(index);
+        request.slot = slot;
+        request.extent = request.extent.or(extent);
+        if let (Transfer::ToTarget(_), Some(extent), false) = (transfer, request.extent, request.filled) {
+            request.stage = Stage::Filling;
+            if let (Purpose::Block(block), Some(channel)) = (&request.purpose, &mut self.channels[index]) {
+                channel.extents_lent += 1;
+                let supply = Event::Supply { id: block.id, handle: Handle(key), qp: channel.qp, extent };
+                self.events.push_back(supply);
+            }
+        } else {
+            self.send(key, now);
+        }
+        Started::Yes
+    }
+
+    fn refuse(&mut self, queue: usize, key: Key, why: BlockError) -> Started {
+        self.pop_waiting(queue);
+        self.end(key, Err(why));
+        Started::Refused
+    }
+
+    pub(super) fn give_back(&mut self, channel: usize, transfer: Transfer, extent: Extent) {
+        let Some(channel) = &mut self.channels[channel] else { return };
+        match transfer {
+            Transfer::None => {}
+            Transfer::ToInitiator(_) => channel.read_space.release(extent),
+            Transfer::ToTarget(_) => channel.write_space.release(extent),
+        }
+    }
+
+    /// Builds the command in its claimed slot and posts it.
+    pub(super) fn send(&mut self, key: Key, now: Instant) {
+        let command_limit = now + self.limits.command;
+        let Some(request) = self.requests.get(key) else { return };
+        let transfer = self.transfer(request).unwrap_or(Transfer::None);
+        let (Some(index), slot) = (request.channel, request.slot) else { return };
+        let Some(channel) = &mut self.channels[index] else { return };
+        let (lun, cdb) = match (&request.purpose, &self.queues[request.queue]) {
+            (Purpose::Control(control), _) => (control.lun, control.cdb),
+            (Purpose::Block(block), Some(queue)) => (queue.lun, block_cdb(block.operation, block.lba, block.blocks)),
+            (Purpose::Block(_), None) => (Lun::default(), Cdb::test_unit_ready()),
+        };
+        let described = request.extent.map(|extent| self.fabric.describe(channel.qp, extent));
+        let data = match (transfer, described) {
+            (Transfer::ToInitiator(_), Some(descriptor)) => Data::Read(descriptor),
+            (Transfer::ToTarget(_), Some(descriptor)) => Data::Write(descriptor),
+            _ => Data::None,
+        };
+        let command =
+            Command { tag: channel.tag(slot), lun, attribute: TaskAttribute::Simple, cdb, data };
+        let buffer = self.fabric.send_slot(channel.qp, slot);
+        let limit = buffer.len().min(channel.max_it_iu_len as usize);
+        let len = match command.emit(&mut buffer[..limit]) {
+            Ok(len) => len,
+            Err(error) => {
+                // A target whose IU length does not hold one direct descriptor (64 bytes at least) cannot be used.
+                tracing::error!(%error, "a command does not fit the target's IU length");
+                channel.unclaim(slot);
+                return self.end(key, Err(BlockError::Io));
+            }
+        };
+        let deadline = match &request.purpose {
+            Purpose::Block(_) => command_limit,
+            Purpose::Control(_) => request.deadline,
+        };
+        channel.slots[usize::from(slot)] =
+            Slot::Command { request: key, sending: true, answered: false, deadline };
+        channel.watch(deadline);
+        channel.sends_posted += 1;
+        self.fabric.post_send(channel.qp, slot, u32::try_from(len).unwrap_or(u32::MAX), None);
+        if let Some(request) = self.requests.get_mut(key) {
+            request.stage = Stage::Sent;
+            request.attempts = request.attempts.saturating_add(1);
+            request.answer = None;
+        }
+    }
+}
+
+fn block_cdb(operation: BlockOperation, lba: u64, blocks: u32) -> Cdb {
+    match operation {
+        BlockOperation::Read => Cdb::read(lba, blocks, false),
+        BlockOperation::Write { fua } => Cdb::write(lba, blocks, fua),
+        BlockOperation::Flush => Cdb::synchronize_cache(),
+    }
+}
