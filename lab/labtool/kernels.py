@@ -119,7 +119,7 @@ def download(kernel, into):
     apt = Apt()
     debs = apt.dir / "archives"
     names = [f"{name}={version}" for name, version in kernel["packages"].items()]
-    apt.run("apt-get", "-q", "download", *names, cwd=debs)
+    apt.run("apt-get", "-qq", "download", *names, cwd=debs, stdout=subprocess.DEVNULL)
     for name in kernel["packages"]:
         (deb,) = debs.glob(f"{name}_*.deb")
         subprocess.run(["dpkg-deb", "-x", deb, into], check=True)

@@ -33,14 +33,14 @@ KVM = ["-accel", "kvm", "-cpu", "host"]
 
 
 def accelerator(image):
-    """KVM where a guest really boots with it, else TCG. The answer is kept per host kernel and image."""
+    """KVM where a guest really boots with it, else TCG. The answer is kept per host and guest kernel."""
     chosen = os.environ.get("UBLK_SRP_LAB_ACCEL")
     if chosen:
         return {"kvm": KVM, "tcg": TCG}[chosen]
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return TCG
     answer = paths.cache() / "kvm.json"
-    question = [os.uname().release, image.folder.name]
+    question = [os.uname().release, image.releases[0]]
     if answer.exists():
         known = json.loads(answer.read_text())
         if known["question"] == question:
