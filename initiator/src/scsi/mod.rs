@@ -2,6 +2,12 @@
 
 pub mod cdb;
 pub mod lun;
+pub mod outcome;
+pub mod sense;
+
+mod additional_sense;
+mod field;
 
 pub use cdb::Cdb;
 pub use lun::Lun;
+pub use outcome::BlockError;
