@@ -6,11 +6,11 @@
 use crate::fabric::{Extent, RegionId};
 
 /// The smallest unit handed out, in bytes.
-pub const UNIT: u32 = 4096;
+const UNIT: u32 = 4096;
 
 /// Free space of one arena.
 #[derive(Debug)]
-pub struct ArenaSpace {
+pub(super) struct ArenaSpace {
     region: RegionId,
     /// One bitmap per order; a set bit is a free block of `UNIT << order` bytes.
     free: Vec<Vec<u64>>,
@@ -22,8 +22,7 @@ pub struct ArenaSpace {
 impl ArenaSpace {
     /// All of a region of `len` bytes free; `largest` is the longest extent that must fit. The tail of `len`
     /// that does not fill a block of `largest` (rounded up to a power of two) is left unused.
-    #[must_use]
-    pub fn new(region: RegionId, len: u32, largest: u32) -> Self {
+    pub(super) fn new(region: RegionId, len: u32, largest: u32) -> Self {
         let top = order_of(largest);
         let blocks = len / (UNIT << top);
         let mut free = Vec::with_capacity(top + 1);
@@ -31,7 +30,12 @@ impl ArenaSpace {
             let bits = (blocks as usize) << (top - order);
             free.push(vec![0u64; bits.div_ceil(64)]);
         }
-        let mut space = Self { region, free, count: vec![0; top + 1], in_use: 0 };
+        let mut space = Self {
+            region,
+            free,
+            count: vec![0; top + 1],
+            in_use: 0,
+        };
         for block in 0..blocks {
             space.set(top, block);
         }
@@ -39,13 +43,12 @@ impl ArenaSpace {
     }
 
     /// Bytes handed out, in whole blocks.
-    #[must_use]
-    pub fn in_use(&self) -> u32 {
+    pub(super) fn in_use(&self) -> u32 {
         self.in_use
     }
 
     /// Takes room for `len` bytes, or nothing when no block is large enough.
-    pub fn allocate(&mut self, len: u32) -> Option<Extent> {
+    pub(super) fn allocate(&mut self, len: u32) -> Option<Extent> {
         let wanted = order_of(len);
         let found = (wanted..self.free.len()).find(|&order| self.count[order] > 0)?;
         let mut block = self.take_first(found)?;
@@ -54,11 +57,15 @@ impl ArenaSpace {
             self.set(order, block + 1);
         }
         self.in_use += UNIT << wanted;
-        Some(Extent { region: self.region, offset: block * (UNIT << wanted), len })
+        Some(Extent {
+            region: self.region,
+            offset: block * (UNIT << wanted),
+            len,
+        })
     }
 
     /// Gives an extent back. It must have come from [`ArenaSpace::allocate`] of this arena.
-    pub fn release(&mut self, extent: Extent) {
+    pub(super) fn release(&mut self, extent: Extent) {
         debug_assert_eq!(extent.region, self.region, "extent of another arena");
         let mut order = order_of(extent.len);
         let mut block = extent.offset / (UNIT << order);
@@ -90,7 +97,9 @@ impl ArenaSpace {
     }
 
     fn is_set(&self, order: usize, block: u32) -> bool {
-        self.free[order].get(block as usize / 64).is_some_and(|bits| bits >> (block % 64) & 1 == 1)
+        self.free[order]
+            .get(block as usize / 64)
+            .is_some_and(|bits| bits >> (block % 64) & 1 == 1)
     }
 }
 

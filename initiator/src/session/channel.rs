@@ -17,8 +17,6 @@ use crate::wire::WireError;
 const ANSWER_SLOTS: u16 = 4;
 /// Receive slots beyond one per request: the target's own requests.
 const EXTRA_RECEIVES: u16 = 4;
-/// Set in the tag of task management functions.
-pub(super) const TASK_TAG: u64 = 1 << 63;
 
 /// How many IU slots a channel needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +36,11 @@ impl SlotPlan {
     pub fn new(request_limit: i32, queue_size: u16) -> Self {
         let most = u16::try_from(request_limit - 1).unwrap_or(if request_limit < 2 { 1 } else { u16::MAX });
         let commands = queue_size.min(most).clamp(1, 4096);
-        Self { commands, sends: commands + 1 + ANSWER_SLOTS, receives: commands + 1 + EXTRA_RECEIVES }
+        Self {
+            commands,
+            sends: commands + 1 + ANSWER_SLOTS,
+            receives: commands + 1 + EXTRA_RECEIVES,
+        }
     }
 }
 
@@ -89,7 +91,12 @@ pub enum ChannelError {
 pub(super) enum Slot {
     Free,
     /// A command, from being claimed until both completions are in.
-    Command { request: Key, sending: bool, answered: bool, deadline: Instant },
+    Command {
+        request: Key,
+        sending: bool,
+        answered: bool,
+        deadline: Instant,
+    },
     /// An answer to the target, until its SEND completes.
     Answer,
 }
@@ -180,7 +187,12 @@ impl Channel {
         self.commands_out += 1;
         let index = usize::from(slot);
         self.generation[index] = self.generation[index].wrapping_add(1);
-        self.slots[index] = Slot::Command { request, sending: false, answered: false, deadline };
+        self.slots[index] = Slot::Command {
+            request,
+            sending: false,
+            answered: false,
+            deadline,
+        };
         Some(slot)
     }
 
@@ -200,7 +212,11 @@ impl Channel {
         let slot = (tag & 0xffff) as u16;
         let live = matches!(
             self.slots.get(usize::from(slot))?,
-            Slot::Command { sending: _, answered: false, .. }
+            Slot::Command {
+                sending: _,
+                answered: false,
+                ..
+            }
         );
         (live && self.tag(slot) == tag).then_some(slot)
     }
@@ -237,7 +253,14 @@ impl Channel {
         }
         let mut next: Option<Instant> = None;
         for slot in &self.slots {
-            let Slot::Command { answered: false, deadline, .. } = *slot else { continue };
+            let Slot::Command {
+                answered: false,
+                deadline,
+                ..
+            } = *slot
+            else {
+                continue;
+            };
             if deadline <= now {
                 return true;
             }
@@ -265,20 +288,30 @@ mod tests {
             max_ti_iu_len: 256,
             immediate_data: false,
         };
-        Channel::new(&ChannelSetup {
-            qp: QueuePairId(1),
-            session: SessionKey(1),
-            granted,
-            plan: SlotPlan::new(limit, 62),
-            read_arena: (RegionId(0), 1 << 20),
-            write_arena: (RegionId(1), 1 << 20),
-            max_transfer: 1 << 20,
-        }, 0)
+        Channel::new(
+            &ChannelSetup {
+                qp: QueuePairId(1),
+                session: SessionKey(1),
+                granted,
+                plan: SlotPlan::new(limit, 62),
+                read_arena: (RegionId(0), 1 << 20),
+                write_arena: (RegionId(1), 1 << 20),
+                max_transfer: 1 << 20,
+            },
+            0,
+        )
     }
 
     #[test]
     fn slots_follow_the_grant_and_the_wish() {
-        assert_eq!(SlotPlan::new(128, 62), SlotPlan { commands: 62, sends: 67, receives: 67 });
+        assert_eq!(
+            SlotPlan::new(128, 62),
+            SlotPlan {
+                commands: 62,
+                sends: 67,
+                receives: 67
+            }
+        );
         assert_eq!(SlotPlan::new(16, 62).commands, 15);
         assert_eq!(SlotPlan::new(2, 62).commands, 1);
         assert_eq!(SlotPlan::new(i32::MAX, u16::MAX).commands, 4096);

@@ -9,8 +9,8 @@ use std::time::Duration;
 use super::channel::{Channel, ChannelError, ChannelSetup};
 use super::queue::Queue;
 use super::request::{
-    BlockOperation, BlockRequest, BlockResult, ControlReply, ControlRequest, Key, LunKey, Purpose, Request,
-    RequestId, Requests, SessionKey, Stage,
+    BlockOperation, BlockRequest, BlockResult, ControlReply, ControlRequest, Key, LunKey, Purpose, Request, RequestId,
+    Requests, SessionKey, Stage,
 };
 use crate::fabric::{Completion, Extent, Fabric, QueuePairId};
 use crate::scsi::{BlockError, Lun};
@@ -187,7 +187,10 @@ impl<F: Fabric> Engine<F> {
         let index = vacant(&mut self.channels, Channel::new(setup, session));
         self.by_qp.insert(setup.qp, index);
         if let Some(session) = &mut self.sessions[session] {
-            assert!(session.channel.is_none(), "a second channel of one session on one reactor");
+            assert!(
+                session.channel.is_none(),
+                "a second channel of one session on one reactor"
+            );
             session.channel = Some(index);
         }
         for slot in 0..setup.plan.receives {
@@ -202,7 +205,10 @@ impl<F: Fabric> Engine<F> {
     /// Makes a disk known.
     pub fn add_disk(&mut self, disk: &DiskSetup) {
         let session = self.session(disk.session);
-        let queue = vacant(&mut self.queues, Queue::new(session, disk.lun, disk.block_size, disk.blocks));
+        let queue = vacant(
+            &mut self.queues,
+            Queue::new(session, disk.lun, disk.block_size, disk.blocks),
+        );
         self.disks.insert(disk.key, queue);
         if let Some(session) = &mut self.sessions[session] {
             session.queues.push(queue);
@@ -214,7 +220,9 @@ impl<F: Fabric> Engine<F> {
     pub fn remove_disk(&mut self, key: LunKey) {
         let Some(queue) = self.disks.remove(&key) else { return };
         self.fail_waiting(queue, BlockError::Offline);
-        let Some(session) = self.queues[queue].as_ref().map(|queue| queue.session) else { return };
+        let Some(session) = self.queues[queue].as_ref().map(|queue| queue.session) else {
+            return;
+        };
         if let Some(session) = &mut self.sessions[session] {
             session.queues.retain(|&other| other != queue);
             session.ready.retain(|&other| other != queue);
@@ -238,7 +246,10 @@ impl<F: Fabric> Engine<F> {
         let Some(state) = &self.queues[queue] else {
             return self.done(request.id, Err(BlockError::Offline));
         };
-        let fits = request.lba.checked_add(u64::from(request.blocks)).is_some_and(|end| end <= state.blocks);
+        let fits = request
+            .lba
+            .checked_add(u64::from(request.blocks))
+            .is_some_and(|end| end <= state.blocks);
         let flush = request.operation == BlockOperation::Flush;
         if !flush && (!fits || request.blocks == 0) {
             return self.done(request.id, Err(BlockError::Invalid));
@@ -251,7 +262,10 @@ impl<F: Fabric> Engine<F> {
     pub fn submit_control(&mut self, request: ControlRequest, now: Instant) {
         let index = self.session_index.get(&request.session);
         let Some(session) = index.and_then(|&index| self.sessions[index].as_ref()) else {
-            self.events.push_back(Event::Reply { id: request.id, result: Err(BlockError::Transport) });
+            self.events.push_back(Event::Reply {
+                id: request.id,
+                result: Err(BlockError::Transport),
+            });
             return;
         };
         let (queue, deadline) = (session.control, now + request.timeout);
@@ -260,14 +274,20 @@ impl<F: Fabric> Engine<F> {
 
     /// The data of a [`Event::Supply`] is in place, or could not be had.
     pub fn supplied(&mut self, handle: Handle, ok: bool, now: Instant) {
-        let Some(request) = self.requests.get_mut(handle.0) else { return };
+        let Some(request) = self.requests.get_mut(handle.0) else {
+            return;
+        };
         if request.stage != Stage::Filling {
             debug_assert!(false, "supplied twice");
             return;
         }
         request.filled = ok;
-        let (Some(index), slot) = (request.channel, request.slot) else { return };
-        let Some(channel) = &mut self.channels[index] else { return };
+        let (Some(index), slot) = (request.channel, request.slot) else {
+            return;
+        };
+        let Some(channel) = &mut self.channels[index] else {
+            return;
+        };
         channel.extents_lent -= 1;
         if !channel.is_open() || !ok {
             channel.unclaim(slot);
@@ -281,7 +301,9 @@ impl<F: Fabric> Engine<F> {
 
     /// The data of a [`Event::Data`] has been taken.
     pub fn release(&mut self, handle: Handle, now: Instant) {
-        let Some(request) = self.requests.get(handle.0) else { return };
+        let Some(request) = self.requests.get(handle.0) else {
+            return;
+        };
         if request.stage != Stage::Returned {
             debug_assert!(false, "released twice");
             return;
@@ -304,7 +326,9 @@ impl<F: Fabric> Engine<F> {
 
     /// Forgets a session that has no channel left. Its disks must have been removed.
     pub fn remove_session(&mut self, key: SessionKey) {
-        let Some(&index) = self.session_index.get(&key) else { return };
+        let Some(&index) = self.session_index.get(&key) else {
+            return;
+        };
         let Some(session) = &self.sessions[index] else { return };
         if session.channel.is_some() {
             return;
@@ -353,10 +377,13 @@ impl<F: Fabric> Engine<F> {
     pub fn deadline(&self) -> Option<Instant> {
         let checks = self.channels.iter().flatten().filter(|channel| channel.is_open());
         let checks = checks.filter_map(|channel| channel.next_check);
-        let delayed = self.delayed.iter().filter_map(|&key| match self.requests.get(key)?.stage {
-            Stage::Delayed(at) => Some(at),
-            _ => None,
-        });
+        let delayed = self
+            .delayed
+            .iter()
+            .filter_map(|&key| match self.requests.get(key)?.stage {
+                Stage::Delayed(at) => Some(at),
+                _ => None,
+            });
         checks.chain(delayed).min()
     }
 
@@ -412,7 +439,11 @@ impl<F: Fabric> Engine<F> {
         }
         let index = vacant(&mut self.sessions, SessionState::default());
         let control = vacant(&mut self.queues, Queue::control(index));
-        self.sessions[index] = Some(SessionState { control, queues: vec![control], ..SessionState::default() });
+        self.sessions[index] = Some(SessionState {
+            control,
+            queues: vec![control],
+            ..SessionState::default()
+        });
         self.session_index.insert(key, index);
         index
     }

@@ -69,14 +69,22 @@ impl LoginParameters {
     pub fn accept(&self, private_data: &[u8]) -> Result<Granted, LoginError> {
         let response = LoginResponse::parse(private_data).map_err(LoginError::Malformed)?;
         if response.request_limit_delta < 2 {
-            return Err(LoginError::NoCredit { granted: response.request_limit_delta });
+            return Err(LoginError::NoCredit {
+                granted: response.request_limit_delta,
+            });
         }
         let requested = self.requested_iu_len();
         if response.max_it_iu_len < 64 {
-            return Err(LoginError::IuLength { which: "initiator to target", granted: response.max_it_iu_len });
+            return Err(LoginError::IuLength {
+                which: "initiator to target",
+                granted: response.max_it_iu_len,
+            });
         }
         if !(MIN_TARGET_IU..=MAX_TARGET_IU).contains(&response.max_ti_iu_len) {
-            return Err(LoginError::IuLength { which: "target to initiator", granted: response.max_ti_iu_len });
+            return Err(LoginError::IuLength {
+                which: "target to initiator",
+                granted: response.max_ti_iu_len,
+            });
         }
         Ok(Granted {
             request_limit: response.request_limit_delta,
@@ -146,7 +154,11 @@ impl ChannelSequence {
     /// For a session of at most `wanted` channels (at least one).
     #[must_use]
     pub fn new(wanted: u16) -> Self {
-        Self { wanted: wanted.max(1), connected: 0, over: false }
+        Self {
+            wanted: wanted.max(1),
+            connected: 0,
+            over: false,
+        }
     }
 
     /// How the next channel logs in; nothing when the session is complete.
@@ -155,7 +167,11 @@ impl ChannelSequence {
         if self.over || self.connected == self.wanted {
             return None;
         }
-        Some(if self.connected == 0 { MultiChannel::Single } else { MultiChannel::Multi })
+        Some(if self.connected == 0 {
+            MultiChannel::Single
+        } else {
+            MultiChannel::Multi
+        })
     }
 
     /// A channel logged in.
@@ -182,8 +198,8 @@ mod tests {
 
     fn parameters() -> LoginParameters {
         LoginParameters {
-            initiator_port: PortId::from([1; 16]),
-            target_port: PortId::from([2; 16]),
+            initiator_port: PortId([1; 16]),
+            target_port: PortId([2; 16]),
             descriptors: 12,
             max_it_iu_len: None,
             immediate_data: 8192,
@@ -217,8 +233,12 @@ mod tests {
     #[test]
     fn a_grant_is_limited_to_the_request() {
         let granted = parameters().accept(&response().encode()).expect("valid");
-        let want =
-            Granted { request_limit: 128, max_it_iu_len: 8260, max_ti_iu_len: 8260, immediate_data: true };
+        let want = Granted {
+            request_limit: 128,
+            max_it_iu_len: 8260,
+            max_ti_iu_len: 8260,
+            immediate_data: true,
+        };
         assert_eq!(granted, want);
     }
 
@@ -237,11 +257,26 @@ mod tests {
             change(&mut r);
             p.accept(&r.encode())
         };
-        assert_eq!(answer(|r| r.request_limit_delta = 1), Err(LoginError::NoCredit { granted: 1 }));
-        assert_eq!(answer(|r| r.request_limit_delta = -1), Err(LoginError::NoCredit { granted: -1 }));
-        assert!(matches!(answer(|r| r.max_it_iu_len = 63), Err(LoginError::IuLength { .. })));
-        assert!(matches!(answer(|r| r.max_ti_iu_len = 0), Err(LoginError::IuLength { .. })));
-        assert!(matches!(answer(|r| r.max_ti_iu_len = u32::MAX), Err(LoginError::IuLength { .. })));
+        assert_eq!(
+            answer(|r| r.request_limit_delta = 1),
+            Err(LoginError::NoCredit { granted: 1 })
+        );
+        assert_eq!(
+            answer(|r| r.request_limit_delta = -1),
+            Err(LoginError::NoCredit { granted: -1 })
+        );
+        assert!(matches!(
+            answer(|r| r.max_it_iu_len = 63),
+            Err(LoginError::IuLength { .. })
+        ));
+        assert!(matches!(
+            answer(|r| r.max_ti_iu_len = 0),
+            Err(LoginError::IuLength { .. })
+        ));
+        assert!(matches!(
+            answer(|r| r.max_ti_iu_len = u32::MAX),
+            Err(LoginError::IuLength { .. })
+        ));
         assert!(matches!(p.accept(b"HTTP/1.1 200 OK"), Err(LoginError::Malformed(_))));
     }
 

@@ -23,7 +23,16 @@ pub(super) struct Queue {
 
 impl Queue {
     pub(super) fn new(session: usize, lun: Lun, block_size: u32, blocks: u64) -> Self {
-        Self { session, lun, block_size, blocks, removed: false, ready: false, head: None, tail: None }
+        Self {
+            session,
+            lun,
+            block_size,
+            blocks,
+            removed: false,
+            ready: false,
+            head: None,
+            tail: None,
+        }
     }
 
     pub(super) fn control(session: usize) -> Self {
@@ -34,7 +43,9 @@ impl Queue {
 impl<F: Fabric> Engine<F> {
     /// Puts a request in its queue, at the end or (a retry) in front.
     pub(super) fn push_waiting(&mut self, key: Key, front: bool) {
-        let Some(request) = self.requests.get_mut(key) else { return };
+        let Some(request) = self.requests.get_mut(key) else {
+            return;
+        };
         request.stage = Stage::Waiting;
         request.next = None;
         let index = request.queue;
@@ -125,7 +136,9 @@ impl<F: Fabric> Engine<F> {
 
     /// Moves the queue in front to the end, or out of the ring when it is empty.
     fn next_queue(&mut self, session: usize) {
-        let Some(session) = &mut self.sessions[session] else { return };
+        let Some(session) = &mut self.sessions[session] else {
+            return;
+        };
         let Some(index) = session.ready.pop_front() else { return };
         let Some(queue) = &mut self.queues[index] else { return };
         queue.ready = queue.head.is_some();

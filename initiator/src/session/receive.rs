@@ -14,8 +14,12 @@ use crate::wire::response::{Residual, Response};
 impl<F: Fabric> Engine<F> {
     /// One finished work request.
     pub(super) fn completed(&mut self, completion: Completion, now: Instant) {
-        let Some(&index) = self.by_qp.get(&completion.qp) else { return };
-        let Some(channel) = &mut self.channels[index] else { return };
+        let Some(&index) = self.by_qp.get(&completion.qp) else {
+            return;
+        };
+        let Some(channel) = &mut self.channels[index] else {
+            return;
+        };
         match (completion.kind, completion.result) {
             (WorkKind::Send, result) => {
                 channel.sends_posted = channel.sends_posted.saturating_sub(1);
@@ -51,9 +55,16 @@ impl<F: Fabric> Engine<F> {
 
     /// A SEND completed: the target has the IU.
     fn sent(&mut self, index: usize, slot: u16, now: Instant) {
-        let Some(channel) = &mut self.channels[index] else { return };
+        let Some(channel) = &mut self.channels[index] else {
+            return;
+        };
         match channel.slots.get_mut(usize::from(slot)) {
-            Some(Slot::Command { request, sending, answered, .. }) => {
+            Some(Slot::Command {
+                request,
+                sending,
+                answered,
+                ..
+            }) => {
                 *sending = false;
                 let (request, answered) = (*request, *answered);
                 if answered {
@@ -70,9 +81,13 @@ impl<F: Fabric> Engine<F> {
 
     /// An IU arrived.
     fn received(&mut self, index: usize, slot: u16, len: u32, now: Instant) -> Result<(), ChannelError> {
-        let Some(channel) = &mut self.channels[index] else { return Ok(()) };
+        let Some(channel) = &mut self.channels[index] else {
+            return Ok(());
+        };
         let memory = self.fabric.receive_slot(channel.qp, slot);
-        let iu = memory.get(..len as usize).ok_or(ChannelError::Protocol("an IU longer than its buffer"))?;
+        let iu = memory
+            .get(..len as usize)
+            .ok_or(ChannelError::Protocol("an IU longer than its buffer"))?;
         match FromTarget::parse(iu)? {
             FromTarget::Response(response) => {
                 channel.credits += i64::from(response.request_limit_delta);
@@ -82,12 +97,18 @@ impl<F: Fabric> Engine<F> {
                     tracing::warn!(tag = response.tag, "response for no command in flight");
                     return Ok(());
                 };
-                let Slot::Command { request: key, sending, ref mut answered, .. } =
-                    channel.slots[usize::from(slot)]
+                let Slot::Command {
+                    request: key,
+                    sending,
+                    ref mut answered,
+                    ..
+                } = channel.slots[usize::from(slot)]
                 else {
                     return Ok(());
                 };
-                let Some(request) = self.requests.get_mut(key) else { return Ok(()) };
+                let Some(request) = self.requests.get_mut(key) else {
+                    return Ok(());
+                };
                 if request.stage != Stage::Sent {
                     return Err(ChannelError::Protocol("a response for a command not sent yet"));
                 }
@@ -108,7 +129,7 @@ impl<F: Fabric> Engine<F> {
                 channel.credits += i64::from(event.delta);
                 self.dirty = true;
                 let tag = event.tag;
-                tracing::info!(lun = %event.lun, "asynchronous event reported by the target");
+                tracing::info!(lun = ?event.lun, "asynchronous event reported by the target");
                 self.owe(index, AnswerKind::AsyncEvent, tag)
             }
             FromTarget::Logout(logout) => Err(ChannelError::TargetLogout(logout.reason.to_string())),
@@ -117,9 +138,13 @@ impl<F: Fabric> Engine<F> {
 
     /// Notes that the target is owed an answer, and sends what can be sent.
     fn owe(&mut self, index: usize, kind: AnswerKind, tag: u64) -> Result<(), ChannelError> {
-        let Some(channel) = &mut self.channels[index] else { return Ok(()) };
+        let Some(channel) = &mut self.channels[index] else {
+            return Ok(());
+        };
         if channel.owed_answers.len() == channel.owed_answers.capacity() {
-            return Err(ChannelError::Protocol("more requests by the target than it may have outstanding"));
+            return Err(ChannelError::Protocol(
+                "more requests by the target than it may have outstanding",
+            ));
         }
         channel.owed_answers.push_back((kind, tag));
         self.answer_target(index);
@@ -128,10 +153,14 @@ impl<F: Fabric> Engine<F> {
 
     /// Answers the target's requests as far as slots are free. Answers take no credit (SRP r16a 4.2).
     fn answer_target(&mut self, index: usize) {
-        let Some(channel) = &mut self.channels[index] else { return };
+        let Some(channel) = &mut self.channels[index] else {
+            return;
+        };
         while channel.is_open() && !channel.owed_answers.is_empty() {
             let Some(slot) = channel.claim_answer() else { return };
-            let Some((kind, tag)) = channel.owed_answers.pop_front() else { return };
+            let Some((kind, tag)) = channel.owed_answers.pop_front() else {
+                return;
+            };
             let buffer = self.fabric.send_slot(channel.qp, slot);
             let emitted = match kind {
                 AnswerKind::Credit => CreditResponse { tag }.emit(buffer),
@@ -144,14 +173,17 @@ impl<F: Fabric> Engine<F> {
                 return;
             };
             channel.sends_posted += 1;
-            self.fabric.post_send(channel.qp, slot, u32::try_from(len).unwrap_or(u32::MAX), None);
+            self.fabric
+                .post_send(channel.qp, slot, u32::try_from(len).unwrap_or(u32::MAX), None);
         }
     }
 
     /// Acts on what is due.
     pub(super) fn check_time(&mut self, now: Instant) {
         for index in 0..self.channels.len() {
-            let Some(channel) = &mut self.channels[index] else { continue };
+            let Some(channel) = &mut self.channels[index] else {
+                continue;
+            };
             if channel.is_open() && channel.overdue(now) {
                 let limit = self.limits.command.as_secs();
                 self.close(index, ChannelError::Timeout(limit), now);

@@ -172,9 +172,10 @@ impl Requests {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (Key, &Request)> {
-        self.entries.iter().enumerate().filter_map(|(key, entry)| {
-            Some((u32::try_from(key).ok()?, entry.as_ref()?))
-        })
+        self.entries
+            .iter()
+            .enumerate()
+            .filter_map(|(key, entry)| Some((u32::try_from(key).ok()?, entry.as_ref()?)))
     }
 
     pub(super) fn len(&self) -> usize {

@@ -16,7 +16,9 @@ impl<F: Fabric> Engine<F> {
             channel.free_command(slot);
         }
         self.dirty = true;
-        let Some(request) = self.requests.get_mut(key) else { return };
+        let Some(request) = self.requests.get_mut(key) else {
+            return;
+        };
         let Some(answer) = request.answer.take() else { return };
         if matches!(request.purpose, Purpose::Control(_)) {
             return self.reply(key, answer);
@@ -36,14 +38,26 @@ impl<F: Fabric> Engine<F> {
     }
 
     fn succeeded(&mut self, key: Key, transfer: Transfer, transferred: u32) {
-        let Some(request) = self.requests.get_mut(key) else { return };
+        let Some(request) = self.requests.get_mut(key) else {
+            return;
+        };
         match (transfer, request.extent, request.channel, &request.purpose) {
             (Transfer::ToInitiator(_), Some(extent), Some(index), Purpose::Block(block)) => {
                 request.stage = Stage::Returned;
-                let Some(channel) = &mut self.channels[index] else { return };
+                let Some(channel) = &mut self.channels[index] else {
+                    return;
+                };
                 channel.extents_lent += 1;
-                let extent = Extent { len: transferred.min(extent.len), ..extent };
-                let data = Event::Data { id: block.id, handle: Handle(key), qp: channel.qp, extent };
+                let extent = Extent {
+                    len: transferred.min(extent.len),
+                    ..extent
+                };
+                let data = Event::Data {
+                    id: block.id,
+                    handle: Handle(key),
+                    qp: channel.qp,
+                    extent,
+                };
                 self.events.push_back(data);
             }
             // A write that was cut short has not happened as far as the block layer can tell.
@@ -54,12 +68,22 @@ impl<F: Fabric> Engine<F> {
 
     fn retry(&mut self, key: Key, verdict: Verdict, now: Instant) {
         let backoff = now + self.limits.backoff;
-        let Some(request) = self.requests.get_mut(key) else { return };
+        let Some(request) = self.requests.get_mut(key) else {
+            return;
+        };
         let over = request.deadline <= now || request.attempts == u8::MAX;
-        if over || request.channel.is_none_or(|index| {
-            !self.channels[index].as_ref().is_some_and(super::channel::Channel::is_open)
-        }) {
-            let why = if over { BlockError::Timeout } else { BlockError::Transport };
+        if over
+            || request.channel.is_none_or(|index| {
+                !self.channels[index]
+                    .as_ref()
+                    .is_some_and(super::channel::Channel::is_open)
+            })
+        {
+            let why = if over {
+                BlockError::Timeout
+            } else {
+                BlockError::Transport
+            };
             return self.end(key, Err(why));
         }
         if matches!(verdict, Verdict::RetryNow(_)) {
@@ -71,7 +95,9 @@ impl<F: Fabric> Engine<F> {
 
     fn reply(&mut self, key: Key, answer: Answer) {
         let Some(request) = self.requests.get(key) else { return };
-        let Purpose::Control(control) = &request.purpose else { return };
+        let Purpose::Control(control) = &request.purpose else {
+            return;
+        };
         let id = control.id;
         let mut data = Vec::new();
         if let (Some(extent), Some(index)) = (request.extent, request.channel)
@@ -79,11 +105,20 @@ impl<F: Fabric> Engine<F> {
         {
             let came = extent.len.saturating_sub(answer.underflow);
             data.resize(came as usize, 0);
-            self.fabric.copy_out(channel.qp, Extent { len: came, ..extent }, &mut data);
+            self.fabric
+                .copy_out(channel.qp, Extent { len: came, ..extent }, &mut data);
         }
         self.forget(key);
-        let reply = ControlReply { status: answer.status, sense: answer.sense_bytes, data };
-        let result = if answer.refused.is_some() { Err(BlockError::Io) } else { Ok(reply) };
+        let reply = ControlReply {
+            status: answer.status,
+            sense: answer.sense_bytes,
+            data,
+        };
+        let result = if answer.refused.is_some() {
+            Err(BlockError::Io)
+        } else {
+            Ok(reply)
+        };
         self.events.push_back(Event::Reply { id, result });
     }
 
@@ -92,10 +127,17 @@ impl<F: Fabric> Engine<F> {
         let Some(request) = self.requests.get(key) else { return };
         let event = match (&request.purpose, result) {
             (Purpose::Block(block), result) => Event::Done { id: block.id, result },
-            (Purpose::Control(control), Err(why)) => Event::Reply { id: control.id, result: Err(why) },
+            (Purpose::Control(control), Err(why)) => Event::Reply {
+                id: control.id,
+                result: Err(why),
+            },
             (Purpose::Control(control), Ok(_)) => Event::Reply {
                 id: control.id,
-                result: Ok(ControlReply { status: 0, sense: Vec::new(), data: Vec::new() }),
+                result: Ok(ControlReply {
+                    status: 0,
+                    sense: Vec::new(),
+                    data: Vec::new(),
+                }),
             },
         };
         self.forget(key);
@@ -112,7 +154,11 @@ impl<F: Fabric> Engine<F> {
             Purpose::Block(block) if matches!(block.operation, BlockOperation::Write { .. })
         );
         if let (Some(extent), Some(index)) = (request.extent, request.channel) {
-            let way = if to_target { Transfer::ToTarget(0) } else { Transfer::ToInitiator(0) };
+            let way = if to_target {
+                Transfer::ToTarget(0)
+            } else {
+                Transfer::ToInitiator(0)
+            };
             self.give_back(index, way, extent);
         }
         self.requests.remove(key);
@@ -126,7 +172,9 @@ impl<F: Fabric> Engine<F> {
     /// Takes a channel out of service. What the target may still touch stays until [`Engine::settle`] sees
     /// that the queue pair has been flushed.
     pub(super) fn close(&mut self, index: usize, reason: ChannelError, _now: Instant) {
-        let Some(channel) = &mut self.channels[index] else { return };
+        let Some(channel) = &mut self.channels[index] else {
+            return;
+        };
         if channel.closing.is_some() {
             return;
         }
@@ -134,8 +182,14 @@ impl<F: Fabric> Engine<F> {
         channel.closing = Some(reason.clone());
         self.fabric.fail(qp);
         self.fabric.flush();
-        self.events.push_back(Event::ChannelFailed { qp, session: key, reason });
-        let Some(state) = &mut self.sessions[session] else { return };
+        self.events.push_back(Event::ChannelFailed {
+            qp,
+            session: key,
+            reason,
+        });
+        let Some(state) = &mut self.sessions[session] else {
+            return;
+        };
         state.channel = None;
         for queue in state.queues.clone() {
             self.fail_waiting(queue, BlockError::Transport);
@@ -144,14 +198,23 @@ impl<F: Fabric> Engine<F> {
 
     /// Ends what a closed channel held, once nothing of it can be touched any more.
     pub(super) fn settle(&mut self, index: usize, now: Instant) {
-        let Some(channel) = &mut self.channels[index] else { return };
+        let Some(channel) = &mut self.channels[index] else {
+            return;
+        };
         if !channel.is_quiet() {
             return;
         }
         for slot in 0..channel.plan.commands {
-            let Some(channel) = &mut self.channels[index] else { return };
-            let Slot::Command { request, answered, .. } = channel.slots[usize::from(slot)] else { continue };
-            let posted = self.requests.get(request).is_some_and(|request| request.stage == Stage::Sent);
+            let Some(channel) = &mut self.channels[index] else {
+                return;
+            };
+            let Slot::Command { request, answered, .. } = channel.slots[usize::from(slot)] else {
+                continue;
+            };
+            let posted = self
+                .requests
+                .get(request)
+                .is_some_and(|request| request.stage == Stage::Sent);
             if answered {
                 self.answered(index, slot, request, now);
             } else if posted {
@@ -164,7 +227,11 @@ impl<F: Fabric> Engine<F> {
             return;
         }
         let (qp, session) = (channel.qp, channel.session);
-        debug_assert_eq!(channel.read_space.in_use() + channel.write_space.in_use(), 0, "extents lost");
+        debug_assert_eq!(
+            channel.read_space.in_use() + channel.write_space.in_use(),
+            0,
+            "extents lost"
+        );
         self.channels[index] = None;
         self.by_qp.remove(&qp);
         self.events.push_back(Event::ChannelClosed { qp, session });
@@ -176,7 +243,8 @@ fn judge(answer: &Answer, len: u32) -> Verdict {
     if answer.refused.is_some() {
         return Verdict::Fail(BlockError::Io);
     }
-    if answer.underflow > len {
+    // More data than the command asked for, or less than none: what came cannot be trusted.
+    if answer.overflow || answer.underflow > len {
         return Verdict::Fail(BlockError::Io);
     }
     outcome::judge(answer.status, answer.sense.as_ref(), len - answer.underflow)

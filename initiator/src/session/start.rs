@@ -36,14 +36,18 @@ impl<F: Fabric> Engine<F> {
 
     /// Takes the request in front of its queue to a channel.
     pub(super) fn start(&mut self, key: Key, index: usize, now: Instant) -> Started {
-        let Some(request) = self.requests.get(key) else { return Started::Wait };
+        let Some(request) = self.requests.get(key) else {
+            return Started::Wait;
+        };
         let (queue, held) = (request.queue, request.extent.is_some());
         let transfer = match self.transfer(request) {
             Ok(transfer) => transfer,
             Err(why) => return self.refuse(queue, key, why),
         };
         let command_limit = now + self.limits.command;
-        let Some(channel) = &mut self.channels[index] else { return Started::Wait };
+        let Some(channel) = &mut self.channels[index] else {
+            return Started::Wait;
+        };
         let (space, len) = match transfer {
             Transfer::None => (None, 0),
             Transfer::ToInitiator(len) => (Some(&mut channel.read_space), len),
@@ -59,7 +63,11 @@ impl<F: Fabric> Engine<F> {
                 return Started::Wait;
             }
         }
-        let slot = if channel.can_start() { channel.claim(key, command_limit) } else { None };
+        let slot = if channel.can_start() {
+            channel.claim(key, command_limit)
+        } else {
+            None
+        };
         let Some(slot) = slot else {
             if let Some(extent) = extent {
                 self.give_back(index, transfer, extent);
@@ -67,7 +75,9 @@ impl<F: Fabric> Engine<F> {
             return Started::Wait;
         };
         self.pop_waiting(queue);
-        let Some(request) = self.requests.get_mut(key) else { return Started::Wait };
+        let Some(request) = self.requests.get_mut(key) else {
+            return Started::Wait;
+        };
         request.channel = Some(index);
         request.slot = slot;
         request.extent = request.extent.or(extent);
@@ -75,7 +85,12 @@ impl<F: Fabric> Engine<F> {
             request.stage = Stage::Filling;
             if let (Purpose::Block(block), Some(channel)) = (&request.purpose, &mut self.channels[index]) {
                 channel.extents_lent += 1;
-                let supply = Event::Supply { id: block.id, handle: Handle(key), qp: channel.qp, extent };
+                let supply = Event::Supply {
+                    id: block.id,
+                    handle: Handle(key),
+                    qp: channel.qp,
+                    extent,
+                };
                 self.events.push_back(supply);
             }
         } else {
@@ -91,7 +106,9 @@ impl<F: Fabric> Engine<F> {
     }
 
     pub(super) fn give_back(&mut self, channel: usize, transfer: Transfer, extent: Extent) {
-        let Some(channel) = &mut self.channels[channel] else { return };
+        let Some(channel) = &mut self.channels[channel] else {
+            return;
+        };
         match transfer {
             Transfer::None => {}
             Transfer::ToInitiator(_) => channel.read_space.release(extent),
@@ -104,8 +121,12 @@ impl<F: Fabric> Engine<F> {
         let command_limit = now + self.limits.command;
         let Some(request) = self.requests.get(key) else { return };
         let transfer = self.transfer(request).unwrap_or(Transfer::None);
-        let (Some(index), slot) = (request.channel, request.slot) else { return };
-        let Some(channel) = &mut self.channels[index] else { return };
+        let (Some(index), slot) = (request.channel, request.slot) else {
+            return;
+        };
+        let Some(channel) = &mut self.channels[index] else {
+            return;
+        };
         let (lun, cdb) = match (&request.purpose, &self.queues[request.queue]) {
             (Purpose::Control(control), _) => (control.lun, control.cdb),
             (Purpose::Block(block), Some(queue)) => (queue.lun, block_cdb(block.operation, block.lba, block.blocks)),
@@ -117,8 +138,13 @@ impl<F: Fabric> Engine<F> {
             (Transfer::ToTarget(_), Some(descriptor)) => Data::Write(descriptor),
             _ => Data::None,
         };
-        let command =
-            Command { tag: channel.tag(slot), lun, attribute: TaskAttribute::Simple, cdb, data };
+        let command = Command {
+            tag: channel.tag(slot),
+            lun,
+            attribute: TaskAttribute::Simple,
+            cdb,
+            data,
+        };
         let buffer = self.fabric.send_slot(channel.qp, slot);
         let limit = buffer.len().min(channel.max_it_iu_len as usize);
         let len = match command.emit(&mut buffer[..limit]) {
@@ -134,11 +160,16 @@ impl<F: Fabric> Engine<F> {
             Purpose::Block(_) => command_limit,
             Purpose::Control(_) => request.deadline,
         };
-        channel.slots[usize::from(slot)] =
-            Slot::Command { request: key, sending: true, answered: false, deadline };
+        channel.slots[usize::from(slot)] = Slot::Command {
+            request: key,
+            sending: true,
+            answered: false,
+            deadline,
+        };
         channel.watch(deadline);
         channel.sends_posted += 1;
-        self.fabric.post_send(channel.qp, slot, u32::try_from(len).unwrap_or(u32::MAX), None);
+        self.fabric
+            .post_send(channel.qp, slot, u32::try_from(len).unwrap_or(u32::MAX), None);
         if let Some(request) = self.requests.get_mut(key) {
             request.stage = Stage::Sent;
             request.attempts = request.attempts.saturating_add(1);
