@@ -5,14 +5,8 @@ const WORDS: &[(u16, &str)] = &[
     (0x0000, "no additional sense information"),
     (0x0400, "logical unit not ready, cause not reportable"),
     (0x0401, "logical unit is becoming ready"),
-    (
-        0x0402,
-        "logical unit not ready, initializing command required",
-    ),
-    (
-        0x0403,
-        "logical unit not ready, manual intervention required",
-    ),
+    (0x0402, "logical unit not ready, initializing command required"),
+    (0x0403, "logical unit not ready, manual intervention required"),
     (0x0404, "logical unit not ready, format in progress"),
     (0x0405, "logical unit not ready, rebuild in progress"),
     (0x0407, "logical unit not ready, operation in progress"),
@@ -21,18 +15,9 @@ const WORDS: &[(u16, &str)] = &[
         0x040a,
         "logical unit not accessible, asymmetric access state transition",
     ),
-    (
-        0x040b,
-        "logical unit not accessible, target port in standby state",
-    ),
-    (
-        0x040c,
-        "logical unit not accessible, target port in unavailable state",
-    ),
-    (
-        0x0414,
-        "logical unit not ready, space allocation in progress",
-    ),
+    (0x040b, "logical unit not accessible, target port in standby state"),
+    (0x040c, "logical unit not accessible, target port in unavailable state"),
+    (0x0414, "logical unit not ready, space allocation in progress"),
     (0x041b, "logical unit not ready, sanitize in progress"),
     (0x0500, "logical unit does not respond to selection"),
     (0x0800, "logical unit communication failure"),
@@ -108,12 +93,7 @@ const WORDS: &[(u16, &str)] = &[
 
 /// The words of a code, or of its ASC alone, if known.
 pub(super) fn words(asc: u8, ascq: u8) -> Option<&'static str> {
-    let find = |code: u16| {
-        WORDS
-            .iter()
-            .find(|(known, _)| *known == code)
-            .map(|(_, words)| *words)
-    };
+    let find = |code: u16| WORDS.iter().find(|(known, _)| *known == code).map(|(_, words)| *words);
     find(u16::from_be_bytes([asc, ascq])).or_else(|| match asc {
         // A qualifier we do not know refines a condition we do.
         0x04 | 0x0c | 0x11 | 0x21 | 0x24 | 0x26 | 0x27 | 0x29 | 0x2a | 0x3f | 0x55 => {
@@ -130,10 +110,7 @@ mod tests {
     #[test]
     fn known_partly_known_unknown() {
         assert_eq!(words(0x11, 0x00), Some("unrecovered read error"));
-        assert_eq!(
-            words(0x29, 0x7f),
-            Some("power on, reset, or bus device reset occurred")
-        );
+        assert_eq!(words(0x29, 0x7f), Some("power on, reset, or bus device reset occurred"));
         assert_eq!(words(0xee, 0x01), None);
         for (i, (code, _)) in WORDS.iter().enumerate() {
             assert!(

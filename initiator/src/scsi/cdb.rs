@@ -85,10 +85,7 @@ impl Cdb {
     /// REPORT LUNS (SPC-4 6.33) for at most `allocation` bytes; `select` 0 asks for all but well-known units.
     #[must_use]
     pub fn report_luns(select: u8, allocation: u32) -> Self {
-        Self::new(&[
-            (0, &[REPORT_LUNS, 0, select]),
-            (6, &allocation.to_be_bytes()),
-        ])
+        Self::new(&[(0, &[REPORT_LUNS, 0, select]), (6, &allocation.to_be_bytes())])
     }
 
     /// READ CAPACITY (10) (SBC-3 5.15); answers 8 bytes.
@@ -117,10 +114,7 @@ impl Cdb {
     #[must_use]
     pub fn mode_sense_10(page: u8, allocation: u16, dbd: bool) -> Self {
         let dbd = if dbd { DBD } else { 0 };
-        Self::new(&[
-            (0, &[MODE_SENSE_10, dbd, page & 0x3f]),
-            (7, &allocation.to_be_bytes()),
-        ])
+        Self::new(&[(0, &[MODE_SENSE_10, dbd, page & 0x3f]), (7, &allocation.to_be_bytes())])
     }
 
     /// READ of `blocks` logical blocks, in the 10-byte form where it reaches, else the 16-byte form.
@@ -168,11 +162,7 @@ impl Cdb {
 
     fn transfer_10(code: u8, lba: u32, blocks: u16, fua: bool) -> Self {
         let flags = if fua { FUA } else { 0 };
-        Self::new(&[
-            (0, &[code, flags]),
-            (2, &lba.to_be_bytes()),
-            (7, &blocks.to_be_bytes()),
-        ])
+        Self::new(&[(0, &[code, flags]), (2, &lba.to_be_bytes()), (7, &blocks.to_be_bytes())])
     }
 
     fn transfer_16(code: u8, lba: u64, blocks: u32, flags: u8) -> Self {
@@ -205,12 +195,7 @@ impl Cdb {
     /// where that reads back the same.
     #[must_use]
     pub fn write_same_16(lba: u64, blocks: u32, unmap: bool) -> Self {
-        Self::transfer_16(
-            WRITE_SAME_16,
-            lba,
-            blocks,
-            if unmap { WRITE_SAME_UNMAP } else { 0 },
-        )
+        Self::transfer_16(WRITE_SAME_16, lba, blocks, if unmap { WRITE_SAME_UNMAP } else { 0 })
     }
 
     /// What the command asks for, as a target reads it.
@@ -238,9 +223,9 @@ impl Cdb {
                 allocation: word(6),
             },
             READ_CAPACITY_10 => Operation::ReadCapacity10,
-            SERVICE_ACTION_IN_16 if b[1] & 0x1f == READ_CAPACITY_16 => Operation::ReadCapacity16 {
-                allocation: word(10),
-            },
+            SERVICE_ACTION_IN_16 if b[1] & 0x1f == READ_CAPACITY_16 => {
+                Operation::ReadCapacity16 { allocation: word(10) }
+            }
             MODE_SENSE_6 => Operation::ModeSense6 {
                 page: b[2] & 0x3f,
                 allocation: b[4],
@@ -397,10 +382,7 @@ mod tests {
             (Cdb::test_unit_ready(), &[0; 6]),
             (Cdb::inquiry(36), &[0x12, 0, 0, 0, 36, 0]),
             (Cdb::inquiry_vpd(0x83, 0x102), &[0x12, 1, 0x83, 1, 2, 0]),
-            (
-                Cdb::report_luns(0, 0x1000),
-                &[0xa0, 0, 0, 0, 0, 0, 0, 0, 0x10, 0, 0, 0],
-            ),
+            (Cdb::report_luns(0, 0x1000), &[0xa0, 0, 0, 0, 0, 0, 0, 0, 0x10, 0, 0, 0]),
             (Cdb::read_capacity_10(), &[0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
             (
                 Cdb::read_capacity_16(32),
@@ -411,14 +393,8 @@ mod tests {
                 Cdb::mode_sense_10(0x3f, 512, true),
                 &[0x5a, 8, 0x3f, 0, 0, 0, 0, 2, 0, 0],
             ),
-            (
-                Cdb::read(0x0102_0304, 0x506, false),
-                &[0x28, 0, 1, 2, 3, 4, 0, 5, 6, 0],
-            ),
-            (
-                Cdb::write(0x0102_0304, 8, true),
-                &[0x2a, 8, 1, 2, 3, 4, 0, 0, 8, 0],
-            ),
+            (Cdb::read(0x0102_0304, 0x506, false), &[0x28, 0, 1, 2, 3, 4, 0, 5, 6, 0]),
+            (Cdb::write(0x0102_0304, 8, true), &[0x2a, 8, 1, 2, 3, 4, 0, 0, 8, 0]),
             (
                 Cdb::read(1 << 32, 8, true),
                 &[0x88, 8, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0],
@@ -452,9 +428,7 @@ mod tests {
         let list = unmap_list(0x0102, 3);
         assert_eq!(
             list,
-            [
-                0, 22, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 3, 0, 0, 0, 0
-            ]
+            [0, 22, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 3, 0, 0, 0, 0]
         );
     }
 

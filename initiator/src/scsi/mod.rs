@@ -9,5 +9,5 @@ mod additional_sense;
 mod field;
 
 pub use cdb::Cdb;
-pub use lun::Lun;
+pub use lun::{Lun, LunSet};
 pub use outcome::BlockError;

@@ -149,9 +149,7 @@ pub fn judge(status: u8, sense: Option<&Sense>, transferred: u32) -> Verdict {
     match status {
         GOOD | CONDITION_MET => Verdict::Done { transferred },
         // SRP delivers sense with the status; a target that gives none cannot be asked again.
-        CHECK_CONDITION => sense.map_or(Verdict::Fail(BlockError::Io), |sense| {
-            judge_sense(sense, transferred)
-        }),
+        CHECK_CONDITION => sense.map_or(Verdict::Fail(BlockError::Io), |sense| judge_sense(sense, transferred)),
         BUSY => Verdict::RetryAfterBackoff(RetryReason::Busy),
         TASK_SET_FULL => Verdict::RetryAfterBackoff(RetryReason::TaskSetFull),
         ACA_ACTIVE => Verdict::RetryAfterBackoff(RetryReason::AcaActive),
@@ -166,9 +164,7 @@ pub fn judge(status: u8, sense: Option<&Sense>, transferred: u32) -> Verdict {
 #[must_use]
 pub fn judge_deallocation(status: u8, sense: Option<&Sense>, transferred: u32) -> Verdict {
     let unknown = sense.is_some_and(|sense| {
-        !sense.deferred
-            && sense.key == SenseKey::IllegalRequest
-            && matches!(sense.asc, 0x20 | 0x24 | 0x26)
+        !sense.deferred && sense.key == SenseKey::IllegalRequest && matches!(sense.asc, 0x20 | 0x24 | 0x26)
     });
     if status == CHECK_CONDITION && unknown {
         return Verdict::Fail(BlockError::Unsupported);
@@ -182,9 +178,7 @@ fn judge_sense(sense: &Sense, transferred: u32) -> Verdict {
     }
     let Sense { asc, ascq, .. } = *sense;
     match sense.key {
-        SenseKey::NoSense | SenseKey::RecoveredError | SenseKey::Completed => {
-            Verdict::Done { transferred }
-        }
+        SenseKey::NoSense | SenseKey::RecoveredError | SenseKey::Completed => Verdict::Done { transferred },
         SenseKey::UnitAttention => Verdict::RetryNow(RetryReason::UnitAttention(asc, ascq)),
         SenseKey::NotReady => judge_not_ready(asc, ascq),
         SenseKey::AbortedCommand | SenseKey::IllegalRequest if asc == PROTECTION => {
@@ -223,8 +217,8 @@ fn judge_not_ready(asc: u8, ascq: u8) -> Verdict {
 mod tests {
     use super::*;
     use SenseKey::{
-        AbortedCommand, BlankCheck, Completed, DataProtect, HardwareError, IllegalRequest,
-        MediumError, Miscompare, NoSense, NotReady, RecoveredError, UnitAttention, VendorSpecific,
+        AbortedCommand, BlankCheck, Completed, DataProtect, HardwareError, IllegalRequest, MediumError, Miscompare,
+        NoSense, NotReady, RecoveredError, UnitAttention, VendorSpecific,
     };
     use proptest::prelude::*;
 
@@ -236,19 +230,10 @@ mod tests {
             (GOOD, DONE),
             (CONDITION_MET, DONE),
             (BUSY, Verdict::RetryAfterBackoff(RetryReason::Busy)),
-            (
-                TASK_SET_FULL,
-                Verdict::RetryAfterBackoff(RetryReason::TaskSetFull),
-            ),
-            (
-                ACA_ACTIVE,
-                Verdict::RetryAfterBackoff(RetryReason::AcaActive),
-            ),
+            (TASK_SET_FULL, Verdict::RetryAfterBackoff(RetryReason::TaskSetFull)),
+            (ACA_ACTIVE, Verdict::RetryAfterBackoff(RetryReason::AcaActive)),
             (TASK_ABORTED, Verdict::RetryNow(RetryReason::TaskAborted)),
-            (
-                RESERVATION_CONFLICT,
-                Verdict::Fail(BlockError::ReservationConflict),
-            ),
+            (RESERVATION_CONFLICT, Verdict::Fail(BlockError::ReservationConflict)),
             (CHECK_CONDITION, Verdict::Fail(BlockError::Io)),
             (0xff, Verdict::Fail(BlockError::Io)),
         ];
@@ -284,18 +269,9 @@ mod tests {
             ((MediumError, 0x11, 0), Verdict::Fail(BlockError::Medium)),
             ((HardwareError, 0x44, 0), Verdict::Fail(BlockError::Target)),
             ((IllegalRequest, 0x21, 0), Verdict::Fail(BlockError::Target)),
-            (
-                (IllegalRequest, 0x25, 0),
-                Verdict::Fail(BlockError::Offline),
-            ),
-            (
-                (IllegalRequest, 0x10, 1),
-                Verdict::Fail(BlockError::Protection),
-            ),
-            (
-                (AbortedCommand, 0x10, 3),
-                Verdict::Fail(BlockError::Protection),
-            ),
+            ((IllegalRequest, 0x25, 0), Verdict::Fail(BlockError::Offline)),
+            ((IllegalRequest, 0x10, 1), Verdict::Fail(BlockError::Protection)),
+            ((AbortedCommand, 0x10, 3), Verdict::Fail(BlockError::Protection)),
             (
                 (AbortedCommand, 0x4b, 0),
                 Verdict::RetryNow(RetryReason::AbortedCommand(0x4b, 0)),
@@ -308,11 +284,7 @@ mod tests {
         ];
         for ((key, asc, ascq), verdict) in table {
             let sense = Sense::new(key, asc, ascq);
-            assert_eq!(
-                judge(CHECK_CONDITION, Some(&sense), 512),
-                verdict,
-                "{sense}"
-            );
+            assert_eq!(judge(CHECK_CONDITION, Some(&sense), 512), verdict, "{sense}");
         }
         let deferred = Sense {
             deferred: true,
@@ -322,10 +294,7 @@ mod tests {
         assert_eq!(judge(CHECK_CONDITION, Some(&deferred), 512), again);
         let unknown = Sense::new(IllegalRequest, 0x20, 0);
         let unsupported = Verdict::Fail(BlockError::Unsupported);
-        assert_eq!(
-            judge_deallocation(CHECK_CONDITION, Some(&unknown), 0),
-            unsupported
-        );
+        assert_eq!(judge_deallocation(CHECK_CONDITION, Some(&unknown), 0), unsupported);
         let range = Sense::new(IllegalRequest, 0x21, 0);
         assert_eq!(
             judge_deallocation(CHECK_CONDITION, Some(&range), 0),

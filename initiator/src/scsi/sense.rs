@@ -102,9 +102,7 @@ pub enum SenseError {
     #[error("sense data of {0} bytes is too short to hold a sense key")]
     Truncated(usize),
     /// A response code other than 70h to 73h.
-    #[error(
-        "sense data has response code {0:#04x}; only 70h to 73h are defined for block commands"
-    )]
+    #[error("sense data has response code {0:#04x}; only 70h to 73h are defined for block commands")]
     ResponseCode(u8),
 }
 
@@ -142,9 +140,7 @@ impl Sense {
                 key: SenseKey::from_code(*bytes.get(2).ok_or(truncated)?),
                 asc: field::u8(bytes, 12).unwrap_or(0),
                 ascq: field::u8(bytes, 13).unwrap_or(0),
-                information: field::u32(bytes, 3)
-                    .map(u64::from)
-                    .filter(|_| first & VALID != 0),
+                information: field::u32(bytes, 3).map(u64::from).filter(|_| first & VALID != 0),
             }),
             0x72 | 0x73 => Ok(Self {
                 deferred: code == 0x73,
@@ -216,9 +212,7 @@ mod tests {
 
     #[test]
     fn fixed_format() {
-        let bytes = [
-            0xf0, 0, 0xe3, 0, 0, 0x12, 0x34, 10, 0, 0, 0, 0, 0x11, 0x00, 0, 0, 0, 0,
-        ];
+        let bytes = [0xf0, 0, 0xe3, 0, 0, 0x12, 0x34, 10, 0, 0, 0, 0, 0x11, 0x00, 0, 0, 0, 0];
         let sense = Sense::parse(&bytes).unwrap();
         let expected = Sense::new(SenseKey::MediumError, 0x11, 0);
         assert_eq!(
@@ -233,10 +227,7 @@ mod tests {
             "MEDIUM ERROR, unrecovered read error (11h/00h), at 4660"
         );
         // Shorter than usual, and an additional length that ends before the codes.
-        assert_eq!(
-            Sense::parse(&bytes[..3]).unwrap().key,
-            SenseKey::MediumError
-        );
+        assert_eq!(Sense::parse(&bytes[..3]).unwrap().key, SenseKey::MediumError);
         let mut short = bytes;
         short[7] = 4;
         assert_eq!(Sense::parse(&short).unwrap().asc, 0);
@@ -253,10 +244,7 @@ mod tests {
             0x00, 0x0a, 0x80, 0, 0, 0, 0, 1, 0, 0, 0, 2,
         ];
         let sense = Sense::parse(&bytes).unwrap();
-        assert_eq!(
-            (sense.deferred, sense.information),
-            (true, Some(0x1_0000_0002))
-        );
+        assert_eq!((sense.deferred, sense.information), (true, Some(0x1_0000_0002)));
         assert_eq!(
             sense.to_string(),
             "deferred UNIT ATTENTION, I_T nexus loss occurred (29h/07h), at 4294967298"
@@ -264,16 +252,10 @@ mod tests {
         for cut in 4..bytes.len() {
             assert_eq!(Sense::parse(&bytes[..cut]).unwrap().information, None);
         }
-        assert_eq!(
-            Sense::parse(&[0x7f; 18]),
-            Err(SenseError::ResponseCode(0x7f))
-        );
+        assert_eq!(Sense::parse(&[0x7f; 18]), Err(SenseError::ResponseCode(0x7f)));
         assert_eq!(Sense::parse(&[]), Err(SenseError::Truncated(0)));
         let unknown = Sense::new(SenseKey::VendorSpecific, 0xee, 1);
-        assert_eq!(
-            unknown.to_string(),
-            "VENDOR SPECIFIC, additional sense eeh/01h"
-        );
+        assert_eq!(unknown.to_string(), "VENDOR SPECIFIC, additional sense eeh/01h");
     }
 
     proptest! {
