@@ -113,7 +113,7 @@ class Guest:
                 if not self.machine.alive() or time.monotonic() > deadline:
                     raise GuestDied()
                 time.sleep(0.05)
-            with self._connection(0, deadline - time.monotonic()):
+            with self.connection(0, deadline - time.monotonic()):
                 pass
         except (GuestDied, TimeLimit):
             tail = self.machine.console_tail()
@@ -141,7 +141,7 @@ class Guest:
         self.machine.monitor("set_link", name="nic", up=up)
 
     @contextlib.contextmanager
-    def _connection(self, port, timeout=30):
+    def connection(self, port=None, timeout=30):
         """A connection to one of the agent's ports, or to the first free one when port is None."""
         candidates = [port] if port is not None else range(COLLECT_PORT)
         for number in candidates:
@@ -173,7 +173,7 @@ class Guest:
         deadline = time.monotonic() + (limit or 10 * 365 * 86400)
         code, timed_out = None, False
         try:
-            with self._connection(port) as connection:
+            with self.connection(port) as connection:
                 connection.order(order)
                 if stdin is not None:
                     connection.order({"in": len(stdin)}, stdin)
