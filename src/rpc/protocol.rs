@@ -5,26 +5,26 @@
 use serde::{Deserialize, Serialize};
 
 /// Where the daemon listens when nothing else is said.
-pub const DEFAULT_SOCKET: &str = "/run/ublk-srp/control.sock";
+pub(crate) const DEFAULT_SOCKET: &str = "/run/ublk-srp/control.sock";
 
 /// The method names.
-pub mod method {
+pub(crate) mod method {
     /// [`super::AttachParams`] -> [`super::AttachReport`].
-    pub const ATTACH: &str = "attach";
+    pub(crate) const ATTACH: &str = "attach";
     /// [`super::DetachParams`] -> [`super::DetachReport`].
-    pub const DETACH: &str = "detach";
+    pub(crate) const DETACH: &str = "detach";
     /// Nothing -> [`super::Listing`].
-    pub const LIST: &str = "list";
+    pub(crate) const LIST: &str = "list";
     /// [`super::ShowParams`] -> [`super::DeviceDetail`].
-    pub const SHOW: &str = "show";
+    pub(crate) const SHOW: &str = "show";
     /// Nothing -> [`super::DaemonStatus`].
-    pub const STATUS: &str = "status";
+    pub(crate) const STATUS: &str = "status";
 }
 
 /// Log in to a target and make its disks block devices.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct AttachParams {
+pub(crate) struct AttachParams {
     /// The target, as `add_target` text.
     pub target: String,
     /// Only these LUNs, as `0,3-7`.
@@ -40,7 +40,7 @@ pub struct AttachParams {
 
 /// What an attach came to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AttachReport {
+pub(crate) struct AttachReport {
     /// The session the disks are reached through.
     pub session: SessionInfo,
     /// The block devices made.
@@ -53,7 +53,7 @@ pub struct AttachReport {
 
 /// A logical unit that is no block device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SkippedLun {
+pub(crate) struct SkippedLun {
     /// The LUN, as a number where it is one.
     pub lun: String,
     /// What it is, such as "CD/DVD", when it said so.
@@ -72,7 +72,7 @@ pub struct SkippedLun {
 /// End block devices. A session ends with its last device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct DetachParams {
+pub(crate) struct DetachParams {
     /// Numbers as in `/dev/ublkbN`; empty with `all`.
     #[serde(default)]
     pub devices: Vec<u32>,
@@ -86,14 +86,14 @@ pub struct DetachParams {
 
 /// What a detach came to: one entry for each device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DetachReport {
+pub(crate) struct DetachReport {
     /// In the order asked for.
     pub devices: Vec<Detached>,
 }
 
 /// How one device ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Detached {
+pub(crate) struct Detached {
     /// As in `/dev/ublkbN`.
     pub number: u32,
     /// It is gone.
@@ -108,7 +108,7 @@ pub struct Detached {
 
 /// Everything attached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Listing {
+pub(crate) struct Listing {
     /// The block devices, by number.
     pub devices: Vec<DeviceInfo>,
     /// The sessions they are reached through.
@@ -117,7 +117,7 @@ pub struct Listing {
 
 /// A block device in a line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DeviceInfo {
+pub(crate) struct DeviceInfo {
     /// As in `/dev/ublkbN`.
     pub number: u32,
     /// `/dev/ublkbN`.
@@ -152,7 +152,7 @@ pub struct DeviceInfo {
 
 /// A session in a line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SessionInfo {
+pub(crate) struct SessionInfo {
     /// A number of the daemon's.
     pub id: u32,
     /// The target, as canonical `add_target` text.
@@ -181,14 +181,14 @@ pub struct SessionInfo {
 /// Which device to show.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ShowParams {
+pub(crate) struct ShowParams {
     /// As in `/dev/ublkbN`.
     pub device: u32,
 }
 
 /// All about one device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DeviceDetail {
+pub(crate) struct DeviceDetail {
     /// The line of `list`.
     #[serde(flatten)]
     pub device: DeviceInfo,
@@ -217,7 +217,7 @@ pub struct DeviceDetail {
 
 /// A channel, as `show` tells it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ChannelInfo {
+pub(crate) struct ChannelInfo {
     /// The reactor it lives on.
     pub reactor: u32,
     /// Requests the target would take now.
@@ -232,7 +232,7 @@ pub struct ChannelInfo {
 
 /// What a device has done since it was attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counters {
+pub(crate) struct Counters {
     /// Reads completed.
     pub reads: u64,
     /// Bytes read.
@@ -249,7 +249,7 @@ pub struct Counters {
 
 /// The daemon itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DaemonStatus {
+pub(crate) struct DaemonStatus {
     /// The program's version.
     pub version: String,
     /// Process id.
@@ -265,7 +265,7 @@ pub struct DaemonStatus {
 /// What kind of failure it was; the client's exit code follows from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum ErrorKind {
+pub(crate) enum ErrorKind {
     /// The request made no sense: a bad option or value.
     Usage,
     /// This host lacks something: a module, a permission, a device.
@@ -284,7 +284,7 @@ pub enum ErrorKind {
 
 /// The `data` member of a JSON-RPC error.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ErrorData {
+pub(crate) struct ErrorData {
     /// The kind.
     pub kind: ErrorKind,
     /// What went wrong, with its cause.
