@@ -1,0 +1,240 @@
+//! Completion queues: one per reactor and HCA.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rdma_sys::ibv_wc;
+
+use crate::cm::set_nonblocking;
+use crate::device::Device;
+use crate::errno::{check, check_pointer, check_value, remedy};
+
+/// A completion queue cannot be set up or has no room.
+#[derive(Debug, thiserror::Error)]
+pub enum CompletionQueueError {
+    /// No completion channel.
+    #[error("HCA {device} gives no completion channel: {cause}{hint}", hint = remedy(.cause))]
+    Channel {
+        /// The HCA's name.
+        device: String,
+        /// What the kernel said.
+        cause: io::Error,
+    },
+    /// No completion queue.
+    #[error("HCA {device} gives no completion queue of {depth} entries: {cause}{hint}", hint = remedy(.cause))]
+    Create {
+        /// The HCA's name.
+        device: String,
+        /// Entries asked for.
+        depth: u32,
+        /// What the kernel said.
+        cause: io::Error,
+    },
+    /// The queue pairs on it already need all entries.
+    #[error(
+        "the completion queue has {free} of {depth} entries free, {needed} are needed: use fewer or shallower channels"
+    )]
+    Full {
+        /// Entries of the queue.
+        depth: u32,
+        /// Entries not reserved.
+        free: u32,
+        /// Entries asked for.
+        needed: u32,
+    },
+}
+
+/// A completion queue and its completion channel.
+///
+/// Room is reserved by the queue pairs on it, so it cannot overrun. Only one thread should poll it: the owner of the
+/// [`crate::VerbsFabric`] it is attached to.
+#[derive(Debug)]
+pub struct CompletionQueue {
+    raw: NonNull<rdma_sys::ibv_cq>,
+    channel: NonNull<rdma_sys::ibv_comp_channel>,
+    fd: RawFd,
+    depth: u32,
+    reserved: AtomicU32,
+    device: Arc<Device>,
+}
+
+// SAFETY: libibverbs and its providers lock inside the verbs on a completion queue; the fields read here are constant
+// after creation or atomic.
+unsafe impl Send for CompletionQueue {}
+// SAFETY: as above.
+unsafe impl Sync for CompletionQueue {}
+
+impl CompletionQueue {
+    /// Entries, unless the HCA has fewer: 64 channels of 64 requests, each a send and a receive.
+    pub const DEFAULT_DEPTH: u32 = 8192;
+
+    /// A completion queue of `depth` entries (fewer if the HCA cannot), whose interrupts go to completion vector
+    /// `vector` modulo their number.
+    ///
+    /// # Errors
+    /// When the HCA has no resources left.
+    pub fn new(device: &Arc<Device>, depth: u32, vector: u32) -> Result<Arc<Self>, CompletionQueueError> {
+        let depth = depth.min(device.limits().max_cqe).max(1);
+        let name = || device.name().to_owned();
+        // SAFETY: the context is open; null is checked.
+        let channel = check_pointer(unsafe { rdma_sys::ibv_create_comp_channel(device.context()) })
+            .map_err(|cause| CompletionQueueError::Channel { device: name(), cause })?;
+        let vector = vector % device.completion_vectors();
+        // SAFETY: context and channel are alive; no context pointer is given.
+        let raw = check_pointer(unsafe {
+            rdma_sys::ibv_create_cq(
+                device.context(),
+                i32::try_from(depth).unwrap_or(i32::MAX),
+                ptr::null_mut(),
+                channel.as_ptr(),
+                i32::try_from(vector).unwrap_or(0),
+            )
+        });
+        let raw = match raw {
+            Ok(raw) => raw,
+            Err(cause) => {
+                // SAFETY: the channel was just created and has no completion queue.
+                unsafe { rdma_sys::ibv_destroy_comp_channel(channel.as_ptr()) };
+                return Err(CompletionQueueError::Create {
+                    device: name(),
+                    depth,
+                    cause,
+                });
+            }
+        };
+        // SAFETY: the channel is alive.
+        let fd = unsafe { channel.as_ref().fd };
+        let queue = Self {
+            raw,
+            channel,
+            fd,
+            depth,
+            reserved: AtomicU32::new(0),
+            device: device.clone(),
+        };
+        set_nonblocking(queue.as_fd()).map_err(|cause| CompletionQueueError::Channel { device: name(), cause })?;
+        Ok(Arc::new(queue))
+    }
+
+    /// The HCA it belongs to.
+    pub const fn device(&self) -> &Arc<Device> {
+        &self.device
+    }
+
+    /// Its entries.
+    pub const fn depth(&self) -> u32 {
+        self.depth
+    }
+
+    /// Entries no queue pair has reserved.
+    pub fn free(&self) -> u32 {
+        self.depth - self.reserved.load(Ordering::Relaxed)
+    }
+
+    /// Reserves room for every work request a queue pair can have posted.
+    pub(crate) fn reserve(self: &Arc<Self>, entries: u32) -> Result<Reservation, CompletionQueueError> {
+        self.reserved
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |reserved| {
+                reserved.checked_add(entries).filter(|sum| *sum <= self.depth)
+            })
+            .map_err(|reserved| CompletionQueueError::Full {
+                depth: self.depth,
+                free: self.depth - reserved,
+                needed: entries,
+            })?;
+        Ok(Reservation {
+            queue: self.clone(),
+            entries,
+        })
+    }
+
+    pub(crate) const fn raw(&self) -> *mut rdma_sys::ibv_cq {
+        self.raw.as_ptr()
+    }
+
+    /// Polls into `completions` and returns how many of them are filled in.
+    pub(crate) fn poll<'a>(&self, completions: &'a mut [MaybeUninit<ibv_wc>]) -> io::Result<&'a [ibv_wc]> {
+        let room = i32::try_from(completions.len()).unwrap_or(i32::MAX);
+        // SAFETY: the queue is alive, the place has room for `room` entries.
+        let count = unsafe { rdma_sys::ibv_poll_cq(self.raw.as_ptr(), room, completions.as_mut_ptr().cast()) };
+        let count = usize::try_from(count).map_err(|_| io::Error::from_raw_os_error(libc::EIO))?;
+        // SAFETY: ibv_poll_cq filled in the first `count` entries, at most `room`.
+        Ok(unsafe { std::slice::from_raw_parts(completions.as_ptr().cast(), count.min(completions.len())) })
+    }
+
+    /// Asks for one event on the channel at the next completion.
+    pub(crate) fn request_event(&self) -> io::Result<()> {
+        // SAFETY: the queue is alive.
+        check_value(unsafe { rdma_sys::ibv_req_notify_cq(self.raw.as_ptr(), 0) })
+    }
+
+    /// Reads and acknowledges all events that have arrived; returns how many.
+    pub(crate) fn drain_events(&self) -> u32 {
+        let mut events = 0;
+        let mut queue = ptr::null_mut();
+        let mut context = ptr::null_mut();
+        // SAFETY: the channel is alive and non-blocking, the places for the answer are ours.
+        while check(unsafe { rdma_sys::ibv_get_cq_event(self.channel.as_ptr(), &mut queue, &mut context) }).is_ok() {
+            events += 1;
+        }
+        if events > 0 {
+            // SAFETY: the queue is alive, it is the only one on its channel, and each event is acknowledged once.
+            unsafe { rdma_sys::ibv_ack_cq_events(self.raw.as_ptr(), events) };
+        }
+        events
+    }
+}
+
+impl AsFd for CompletionQueue {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the descriptor is open as long as the channel, which `self` owns.
+        unsafe { BorrowedFd::borrow_raw(self.fd) }
+    }
+}
+
+impl AsRawFd for CompletionQueue {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd
+    }
+}
+
+impl Drop for CompletionQueue {
+    fn drop(&mut self) {
+        // ibv_destroy_cq waits for events that were read and not acknowledged: there are none, drain_events acks all.
+        // SAFETY: every queue pair holds an Arc of this, so none is left; queue, then channel, each once.
+        let results = unsafe {
+            [
+                rdma_sys::ibv_destroy_cq(self.raw.as_ptr()),
+                rdma_sys::ibv_destroy_comp_channel(self.channel.as_ptr()),
+            ]
+        };
+        for result in results {
+            if let Err(error) = check_value(result) {
+                tracing::warn!(%error, device = self.device.name(), "a completion queue could not be destroyed");
+            }
+        }
+    }
+}
+
+/// Entries of a completion queue that belong to one queue pair.
+#[derive(Debug)]
+pub(crate) struct Reservation {
+    queue: Arc<CompletionQueue>,
+    entries: u32,
+}
+
+impl Reservation {
+    pub(crate) const fn queue(&self) -> &Arc<CompletionQueue> {
+        &self.queue
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.queue.reserved.fetch_sub(self.entries, Ordering::Relaxed);
+    }
+}

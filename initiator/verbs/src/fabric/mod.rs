@@ -1,0 +1,440 @@
+//! The data plane of one reactor over libibverbs.
+//!
+//! # What the error state proves
+//! [`Fabric::fail`] posts what is queued and moves the queue pair to ERR. The verb returns when the state is set, not
+//! when the peer's accesses have ended: rdma_rxe, for one, may still be executing an RDMA WRITE. The *flush of a
+//! receive posted before* is the proof, as receives are flushed by whatever executes the peer's packets, in order,
+//! after it. A completion of kind `Receive` with `Flushed` for a receive that was posted before `fail` is
+//! therefore the marker of the DMA rule. Flushed *sends* prove nothing, and neither does a refused post, which is
+//! reported as `Local`. Where no marker comes (the HCA was removed), only
+//! [`ChannelParts::destroy`](parts::ChannelParts::destroy) or [`Arena::deregister`] returning `Ok` are proof.
+//!
+//! # Sleeping
+//! ```text
+//! loop { poll; work; flush; if nothing happened for a while { if fabric.arm() { wait for completion_channels() } } }
+//! on a readable channel: acknowledge(token)
+//! ```
+
+mod channel;
+mod parts;
+mod work_id;
+
+use std::collections::VecDeque;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+
+use rdma_sys::ibv_wc;
+use srp_initiator::fabric::{Completion, Extent, Fabric, QueuePairId, RegionId};
+use srp_initiator::wire::MemoryDescriptor;
+
+use channel::Channel;
+pub use parts::{ChannelParts, IuRing, PartsError};
+
+use crate::completion_queue::CompletionQueue;
+use crate::memory::Arena;
+
+/// Work completions read per call of `ibv_poll_cq`.
+const BATCH: usize = 64;
+
+/// Names a completion queue of a fabric. Not reused while the fabric lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CompletionToken(pub u32);
+
+/// Why a channel was not adopted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AdoptReason {
+    /// Its completion queue is not attached to this fabric.
+    #[error("the queue pair's completion queue is not attached to this reactor")]
+    QueueNotAttached,
+    /// There is no id left.
+    #[error("the reactor has no queue pair id left")]
+    IdsExhausted,
+}
+
+/// A channel was not adopted; here it is back.
+#[derive(Debug, thiserror::Error)]
+#[error("{reason}")]
+pub struct AdoptError {
+    /// Why.
+    pub reason: AdoptReason,
+    /// What was offered.
+    pub parts: Box<ChannelParts>,
+}
+
+struct AttachedQueue {
+    token: CompletionToken,
+    queue: Arc<CompletionQueue>,
+    /// An event was asked for and has not been acknowledged.
+    armed: bool,
+    /// Polling failed; said so once.
+    broken: bool,
+}
+
+/// A place for a channel. The id of its occupant is generation and index.
+struct Place {
+    generation: u16,
+    channel: Option<Box<Channel>>,
+}
+
+/// Queue pairs, completion queues and memory of one reactor thread.
+///
+/// Channels come ready-made from the control side ([`Self::adopt`]) and go back to it ([`Self::release`]), which alone
+/// creates and destroys; posting, polling and copying allocate nothing.
+///
+/// # Panics
+/// The methods of [`Fabric`] that take slots or extents panic when these do not exist or a slot's memory is asked for
+/// while the HCA uses it: both are mistakes in the session core, and going on would corrupt memory.
+pub struct VerbsFabric {
+    places: Vec<Place>,
+    queues: Vec<AttachedQueue>,
+    next_token: u32,
+    /// Where polling starts, so that no queue starves another.
+    turn: usize,
+    /// Indices of channels with queued work.
+    unflushed: Vec<u16>,
+    /// Completions not handed out yet: of refused posts, and found while arming.
+    held: VecDeque<Completion>,
+    buffer: Box<[MaybeUninit<ibv_wc>; BATCH]>,
+}
+
+impl Default for VerbsFabric {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl std::fmt::Debug for VerbsFabric {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("VerbsFabric")
+            .field(
+                "channels",
+                &self.places.iter().filter(|place| place.channel.is_some()).count(),
+            )
+            .field("completion_queues", &self.queues.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl VerbsFabric {
+    /// A fabric without channels.
+    pub fn new() -> Self {
+        Self {
+            places: Vec::new(),
+            queues: Vec::new(),
+            next_token: 0,
+            turn: 0,
+            unflushed: Vec::new(),
+            held: VecDeque::with_capacity(BATCH),
+            buffer: Box::new([const { MaybeUninit::uninit() }; BATCH]),
+        }
+    }
+
+    /// Polls `queue` from now on. Attaching it twice gives the same token.
+    pub fn attach(&mut self, queue: &Arc<CompletionQueue>) -> CompletionToken {
+        if let Some(known) = self.queues.iter().find(|known| Arc::ptr_eq(&known.queue, queue)) {
+            return known.token;
+        }
+        let token = CompletionToken(self.next_token);
+        self.next_token += 1;
+        self.queues.push(AttachedQueue {
+            token,
+            queue: queue.clone(),
+            armed: false,
+            broken: false,
+        });
+        token
+    }
+
+    /// Stops polling a completion queue, unless a channel still uses it.
+    pub fn detach(&mut self, token: CompletionToken) -> Option<Arc<CompletionQueue>> {
+        let index = self.queues.iter().position(|known| known.token == token)?;
+        let queue = &self.queues[index].queue;
+        let mut channels = self.places.iter().filter_map(|place| place.channel.as_ref());
+        if channels.any(|channel| Arc::ptr_eq(channel.parts.queue_pair.completion_queue(), queue)) {
+            return None;
+        }
+        Some(self.queues.remove(index).queue)
+    }
+
+    /// The completion channels to sleep on, and their names for [`Self::acknowledge`].
+    pub fn completion_channels(&self) -> impl Iterator<Item = (RawFd, CompletionToken)> {
+        self.queues.iter().map(|known| (known.queue.as_raw_fd(), known.token))
+    }
+
+    /// Takes over a channel whose completion queue is attached.
+    ///
+    /// # Errors
+    /// With the channel, when it cannot be taken.
+    pub fn adopt(&mut self, parts: ChannelParts) -> Result<QueuePairId, AdoptError> {
+        let refuse = |reason, parts| {
+            Err(AdoptError {
+                reason,
+                parts: Box::new(parts),
+            })
+        };
+        let queue = parts.queue_pair.completion_queue();
+        if !self.queues.iter().any(|known| Arc::ptr_eq(&known.queue, queue)) {
+            return refuse(AdoptReason::QueueNotAttached, parts);
+        }
+        let free = self
+            .places
+            .iter()
+            .position(|place| place.channel.is_none() && place.generation < u16::MAX);
+        let index = free.unwrap_or(self.places.len());
+        let Ok(number) = u16::try_from(index) else {
+            return refuse(AdoptReason::IdsExhausted, parts);
+        };
+        if free.is_none() {
+            self.places.push(Place {
+                generation: 0,
+                channel: None,
+            });
+        }
+        let place = &mut self.places[index];
+        place.generation += 1;
+        let id = QueuePairId(u32::from(place.generation) << 16 | u32::from(number));
+        let channel = Box::new(Channel::new(id, parts));
+        // Every slot can have one completion waiting at most: `held` will not grow while I/O runs.
+        self.held.reserve(channel.slots());
+        place.channel = Some(channel);
+        self.unflushed.reserve(self.places.len());
+        Ok(id)
+    }
+
+    /// Gives a channel back, with whatever is still posted: its memory is only free after the DMA rule.
+    /// Completions not polled yet are forgotten.
+    pub fn release(&mut self, qp: QueuePairId) -> Option<ChannelParts> {
+        self.channel(qp)?;
+        let channel = self.places[index_of(qp)].channel.take()?;
+        self.held.retain(|completion| completion.qp != qp);
+        self.unflushed.retain(|index| usize::from(*index) != index_of(qp));
+        Some(channel.parts)
+    }
+
+    /// Adds a data arena to a channel.
+    ///
+    /// # Errors
+    /// When it does not belong to the channel's protection domain.
+    pub fn add_region(&mut self, qp: QueuePairId, arena: Arena) -> Result<RegionId, PartsError> {
+        self.get_mut(qp).parts.add_region(arena)
+    }
+
+    /// Takes a data arena from a channel.
+    pub fn remove_region(&mut self, qp: QueuePairId, region: RegionId) -> Option<Arena> {
+        self.channel_mut(qp)?.parts.remove_region(region)
+    }
+
+    /// Asks for an event at the next completion of any queue. `true`: nothing is waiting to be polled, and the caller
+    /// may sleep on [`Self::completion_channels`]. `false`: poll again.
+    pub fn arm(&mut self) -> bool {
+        for attached in self
+            .queues
+            .iter_mut()
+            .filter(|attached| !attached.armed && !attached.broken)
+        {
+            attached.armed = true;
+            if let Err(error) = attached.queue.request_event() {
+                // Without the HCA there will be no event, and no use in asking again.
+                tracing::error!(%error, device = attached.queue.device().name(), "no completion events");
+            }
+        }
+        for index in 0..self.queues.len() {
+            if self.held.is_empty() {
+                self.poll_queue(index, BATCH, Destination::Held);
+            }
+        }
+        self.held.is_empty()
+    }
+
+    /// Takes note that a completion channel was readable. Harmless when it was not.
+    pub fn acknowledge(&mut self, token: CompletionToken) {
+        if let Some(attached) = self.queues.iter_mut().find(|attached| attached.token == token) {
+            if attached.queue.drain_events() > 0 {
+                attached.armed = false;
+            }
+        }
+    }
+
+    fn channel(&self, qp: QueuePairId) -> Option<&Channel> {
+        let place = self.places.get(index_of(qp))?;
+        place
+            .channel
+            .as_deref()
+            .filter(|_| place.generation == generation_of(qp))
+    }
+
+    fn channel_mut(&mut self, qp: QueuePairId) -> Option<&mut Channel> {
+        let place = self.places.get_mut(index_of(qp))?;
+        place
+            .channel
+            .as_deref_mut()
+            .filter(|_| place.generation == generation_of(qp))
+    }
+
+    fn get(&self, qp: QueuePairId) -> &Channel {
+        match self.channel(qp) {
+            Some(channel) => channel,
+            None => panic!("{qp:?} is not of this fabric"),
+        }
+    }
+
+    fn get_mut(&mut self, qp: QueuePairId) -> &mut Channel {
+        match self.channel_mut(qp) {
+            Some(channel) => channel,
+            None => panic!("{qp:?} is not of this fabric"),
+        }
+    }
+
+    /// A channel to queue work on; it will be flushed.
+    fn queueing(&mut self, qp: QueuePairId) -> &mut Channel {
+        if !self.get(qp).has_queued() {
+            self.unflushed.push(index_of(qp) as u16);
+        }
+        self.get_mut(qp)
+    }
+
+    /// Polls one queue once; returns how many completions were found, also those of channels gone since.
+    fn poll_queue(&mut self, index: usize, limit: usize, mut destination: Destination<'_>) -> usize {
+        let attached = &mut self.queues[index];
+        let found = match attached.queue.poll(&mut self.buffer[..limit.min(BATCH)]) {
+            Ok(found) => found,
+            Err(error) => {
+                if !std::mem::replace(&mut attached.broken, true) {
+                    tracing::error!(%error, device = attached.queue.device().name(), "completions cannot be read");
+                }
+                return 0;
+            }
+        };
+        for raw in found {
+            let (qp, kind, slot) = work_id::unpack(raw.wr_id);
+            let Some(place) = self.places.get_mut(index_of(qp)) else {
+                continue;
+            };
+            // A channel that was released may have left completions behind.
+            let generation = place.generation;
+            let Some(channel) = place.channel.as_deref_mut().filter(|_| generation == generation_of(qp)) else {
+                continue;
+            };
+            channel.completed(kind, slot);
+            let completion = Completion {
+                qp,
+                kind,
+                slot,
+                result: work_id::result(raw.status, raw.byte_len),
+            };
+            if let Err(error) = completion.result {
+                tracing::debug!(%error, ?kind, slot, status = raw.status, vendor = raw.vendor_err, qp = raw.qp_num);
+            }
+            match &mut destination {
+                Destination::Out(out) => out.push(completion),
+                Destination::Held => self.held.push_back(completion),
+            }
+        }
+        found.len()
+    }
+}
+
+/// Where polled completions go.
+enum Destination<'a> {
+    Out(&'a mut Vec<Completion>),
+    Held,
+}
+
+const fn index_of(qp: QueuePairId) -> usize {
+    (qp.0 & 0xffff) as usize
+}
+
+const fn generation_of(qp: QueuePairId) -> u16 {
+    (qp.0 >> 16) as u16
+}
+
+impl Fabric for VerbsFabric {
+    fn poll(&mut self, out: &mut Vec<Completion>) {
+        while out.len() < out.capacity() {
+            match self.held.pop_front() {
+                Some(completion) => out.push(completion),
+                None => break,
+            }
+        }
+        let queues = self.queues.len();
+        for offset in 0..queues {
+            let index = (self.turn + offset) % queues;
+            // A short batch means that the queue is empty.
+            loop {
+                let room = out.capacity() - out.len();
+                let asked = room.min(BATCH);
+                if asked == 0 {
+                    self.turn = index;
+                    return;
+                }
+                if self.poll_queue(index, asked, Destination::Out(out)) < asked {
+                    break;
+                }
+            }
+        }
+        self.turn = if queues == 0 { 0 } else { (self.turn + 1) % queues };
+    }
+
+    fn send_slot(&mut self, qp: QueuePairId, slot: u16) -> &mut [u8] {
+        self.get_mut(qp).send_slot(slot)
+    }
+
+    fn receive_slot(&self, qp: QueuePairId, slot: u16) -> &[u8] {
+        self.get(qp).receive_slot(slot)
+    }
+
+    fn post_send(&mut self, qp: QueuePairId, slot: u16, len: u32, payload: Option<Extent>) {
+        self.queueing(qp).queue_send(slot, len, payload);
+    }
+
+    fn post_receive(&mut self, qp: QueuePairId, slot: u16) {
+        self.queueing(qp).queue_receive(slot);
+    }
+
+    fn flush(&mut self) {
+        while let Some(index) = self.unflushed.pop() {
+            if let Some(channel) = &mut self.places[usize::from(index)].channel {
+                channel.flush(&mut self.held);
+            }
+        }
+    }
+
+    fn fail(&mut self, qp: QueuePairId) {
+        let Some(channel) = self.channel_mut(qp) else { return };
+        let mut refused = VecDeque::new();
+        // What is queued goes first: its flush then proves what the flush of anything posted proves.
+        channel.flush(&mut refused);
+        channel.fail();
+        self.held.append(&mut refused);
+        self.unflushed.retain(|index| usize::from(*index) != index_of(qp));
+    }
+
+    fn describe(&self, qp: QueuePairId, extent: Extent) -> MemoryDescriptor {
+        let arena = self.get(qp).parts.region(extent);
+        MemoryDescriptor {
+            address: arena.base() as u64 + u64::from(extent.offset),
+            key: arena.rkey(),
+            len: extent.len,
+        }
+    }
+
+    fn copy_out(&self, qp: QueuePairId, extent: Extent, into: &mut [u8]) {
+        assert_eq!(into.len(), extent.len as usize, "copying out of {extent:?}");
+        if let Err(error) = self.get(qp).parts.region(extent).copy_out(extent.offset as usize, into) {
+            panic!("{extent:?}: {error}");
+        }
+    }
+
+    fn copy_in(&mut self, qp: QueuePairId, extent: Extent, from: &[u8]) {
+        assert_eq!(from.len(), extent.len as usize, "copying into {extent:?}");
+        if let Err(error) = self
+            .get_mut(qp)
+            .parts
+            .region_mut(extent)
+            .copy_in(extent.offset as usize, from)
+        {
+            panic!("{extent:?}: {error}");
+        }
+    }
+}

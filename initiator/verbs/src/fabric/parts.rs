@@ -1,0 +1,226 @@
+//! A channel between control side and reactor: built there, used here, given back.
+
+use std::sync::Arc;
+
+use srp_initiator::fabric::{Extent, RegionId};
+
+use crate::memory::{Access, Arena, MemoryError, OutOfBounds, ProtectionDomain};
+use crate::queue_pair::{QueuePair, QueuePairError};
+
+/// Parts that do not fit together.
+#[derive(Debug, thiserror::Error)]
+pub enum PartsError {
+    /// A ring needs at least one slot of at least one byte.
+    #[error("an IU ring of {slots} slots of {slot_len} bytes is not possible")]
+    Ring {
+        /// Slots.
+        slots: u16,
+        /// Bytes per slot.
+        slot_len: u32,
+    },
+    /// Memory could not be had.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// More slots than the queue pair takes.
+    #[error("{slots} slots do not fit a queue pair of {depth} work requests")]
+    Depth {
+        /// Slots of the ring.
+        slots: u16,
+        /// Work requests of the queue.
+        depth: u32,
+    },
+    /// Memory of another protection domain.
+    #[error("memory and queue pair are of different protection domains")]
+    Domain,
+    /// IU memory, which no target may reach.
+    #[error("a data arena needs access for reads or for writes")]
+    Access,
+    /// 65,536 arenas have been added.
+    #[error("the queue pair has no region id left")]
+    RegionsExhausted,
+}
+
+/// Slots of registered memory for IUs, all of one length, out of any peer's reach.
+#[derive(Debug)]
+pub struct IuRing {
+    arena: Arena,
+    slots: u16,
+    slot_len: u32,
+    stride: usize,
+}
+
+impl IuRing {
+    /// Slots start on cache lines of their own.
+    const ALIGNMENT: usize = 64;
+
+    /// `slots` slots of `slot_len` bytes.
+    ///
+    /// # Errors
+    /// When there would be none, or no memory.
+    pub fn new(domain: &Arc<ProtectionDomain>, slots: u16, slot_len: u32) -> Result<Self, PartsError> {
+        let error = PartsError::Ring { slots, slot_len };
+        if slots == 0 || slot_len == 0 {
+            return Err(error);
+        }
+        let Some(stride) = (slot_len as usize).checked_next_multiple_of(Self::ALIGNMENT) else {
+            return Err(error);
+        };
+        let Some(len) = stride.checked_mul(usize::from(slots)) else {
+            return Err(error);
+        };
+        Ok(Self {
+            arena: Arena::new(domain, len, Access::Iu)?,
+            slots,
+            slot_len,
+            stride,
+        })
+    }
+
+    /// How many slots.
+    pub const fn slots(&self) -> u16 {
+        self.slots
+    }
+
+    /// Bytes per slot.
+    pub const fn slot_len(&self) -> u32 {
+        self.slot_len
+    }
+
+    pub(super) fn lkey(&self) -> u32 {
+        self.arena.lkey()
+    }
+
+    /// The first byte of a slot.
+    ///
+    /// # Panics
+    /// When there is no such slot.
+    pub(super) fn slot(&self, slot: u16) -> *mut u8 {
+        assert!(slot < self.slots, "IU slot {slot} of {}", self.slots);
+        // SAFETY: the arena holds slots x stride bytes.
+        unsafe { self.arena.base().add(usize::from(slot) * self.stride) }
+    }
+}
+
+/// Everything one channel needs on a reactor: queue pair, IU rings, data arenas.
+///
+/// Dropping it destroys the queue pair first, then ends the registrations; failures are logged. [`Self::destroy`]
+/// reports them.
+#[derive(Debug)]
+pub struct ChannelParts {
+    // The order of the fields is the order of destruction.
+    pub(super) queue_pair: QueuePair,
+    pub(super) sends: IuRing,
+    pub(super) receives: IuRing,
+    regions: Vec<Option<Arena>>,
+}
+
+impl ChannelParts {
+    /// A channel without data arenas yet.
+    ///
+    /// # Errors
+    /// When rings and queue pair do not fit together.
+    pub fn new(queue_pair: QueuePair, sends: IuRing, receives: IuRing) -> Result<Self, PartsError> {
+        let caps = queue_pair.caps();
+        for (ring, depth) in [(&sends, caps.sends), (&receives, caps.receives)] {
+            if !Arc::ptr_eq(ring.arena.domain(), queue_pair.domain()) {
+                return Err(PartsError::Domain);
+            }
+            if u32::from(ring.slots) > depth {
+                return Err(PartsError::Depth {
+                    slots: ring.slots,
+                    depth,
+                });
+            }
+        }
+        Ok(Self {
+            queue_pair,
+            sends,
+            receives,
+            regions: Vec::new(),
+        })
+    }
+
+    /// The queue pair.
+    pub const fn queue_pair(&self) -> &QueuePair {
+        &self.queue_pair
+    }
+
+    /// The queue pair, to make it ready.
+    pub const fn queue_pair_mut(&mut self) -> &mut QueuePair {
+        &mut self.queue_pair
+    }
+
+    /// The send slots.
+    pub const fn sends(&self) -> &IuRing {
+        &self.sends
+    }
+
+    /// The receive slots.
+    pub const fn receives(&self) -> &IuRing {
+        &self.receives
+    }
+
+    /// Adds a data arena. Ids are never reused, also after [`Self::remove_region`].
+    ///
+    /// # Errors
+    /// When it is not of this channel's protection domain, or not for data.
+    pub fn add_region(&mut self, arena: Arena) -> Result<RegionId, PartsError> {
+        if !Arc::ptr_eq(arena.domain(), self.queue_pair.domain()) {
+            return Err(PartsError::Domain);
+        }
+        if arena.access() == Access::Iu {
+            return Err(PartsError::Access);
+        }
+        let id = u16::try_from(self.regions.len()).map_err(|_| PartsError::RegionsExhausted)?;
+        self.regions.push(Some(arena));
+        Ok(RegionId(id))
+    }
+
+    /// Takes a data arena away. It stays registered until it is dropped.
+    pub fn remove_region(&mut self, id: RegionId) -> Option<Arena> {
+        self.regions.get_mut(usize::from(id.0))?.take()
+    }
+
+    /// The data arenas.
+    pub fn regions(&self) -> impl Iterator<Item = (RegionId, &Arena)> {
+        (0..)
+            .zip(&self.regions)
+            .filter_map(|(id, arena)| Some((RegionId(id), arena.as_ref()?)))
+    }
+
+    /// Destroys the queue pair and frees all memory. `Ok` says that no peer reaches any of it any more.
+    ///
+    /// # Errors
+    /// When the HCA keeps the queue pair; memory whose registration could not be ended either stays mapped.
+    pub fn destroy(self) -> Result<(), QueuePairError> {
+        self.queue_pair.destroy()
+    }
+
+    /// The arena of an extent that lies in it.
+    ///
+    /// # Panics
+    /// When there is no such arena, or the extent is not inside: the caller made it up.
+    pub(super) fn region(&self, extent: Extent) -> &Arena {
+        match self.regions.get(usize::from(extent.region.0)) {
+            Some(Some(arena)) => arena_with(arena, extent),
+            _ => panic!("no data arena {:?}", extent.region),
+        }
+    }
+
+    /// As [`Self::region`].
+    pub(super) fn region_mut(&mut self, extent: Extent) -> &mut Arena {
+        self.region(extent);
+        match self.regions.get_mut(usize::from(extent.region.0)) {
+            Some(Some(arena)) => arena,
+            _ => panic!("no data arena {:?}", extent.region),
+        }
+    }
+}
+
+fn arena_with(arena: &Arena, extent: Extent) -> &Arena {
+    let inside: Result<(), OutOfBounds> = arena.check(extent.offset as usize, extent.len as usize);
+    if let Err(error) = inside {
+        panic!("data arena {:?}: {error}", extent.region);
+    }
+    arena
+}
