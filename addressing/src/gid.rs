@@ -124,9 +124,7 @@ impl FromStr for Guid {
         } else {
             text.to_owned()
         };
-        crate::number::hex(&digits, u64::MAX)
-            .map(Self)
-            .ok_or_else(refused)
+        crate::number::hex(&digits, u64::MAX).map(Self).ok_or_else(refused)
     }
 }
 
@@ -162,12 +160,7 @@ mod tests {
         let guid = Guid(0x0002_c903_000e_8acd);
         assert_eq!(guid.to_string(), "0002c903000e8acd");
         assert_eq!(format!("{guid:#}"), "0002:c903:000e:8acd");
-        for text in [
-            "0002c903000e8acd",
-            "2c903000e8acd",
-            "0x2c903000e8acd",
-            "2:c903:e:8acd",
-        ] {
+        for text in ["0002c903000e8acd", "2c903000e8acd", "0x2c903000e8acd", "2:c903:e:8acd"] {
             assert_eq!(text.parse::<Guid>().unwrap(), guid, "{text}");
         }
         for bad in [

@@ -13,21 +13,18 @@ pub(crate) fn hex(text: &str, max: u64) -> Option<u64> {
     if !plain || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
         return None;
     }
-    u64::from_str_radix(digits, 16)
-        .ok()
-        .filter(|value| *value <= max)
+    u64::from_str_radix(digits, 16).ok().filter(|value| *value <= max)
 }
 
 /// A number whose base its prefix tells: `0x10`, octal `010`, decimal `16`.
 pub(crate) fn integer(text: &str) -> Option<u64> {
-    let (digits, base) =
-        if let Some(rest) = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
-            (rest, 16)
-        } else if text.len() > 1 && text.starts_with('0') {
-            (&text[1..], 8)
-        } else {
-            (text, 10)
-        };
+    let (digits, base) = if let Some(rest) = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        (rest, 16)
+    } else if text.len() > 1 && text.starts_with('0') {
+        (&text[1..], 8)
+    } else {
+        (text, 10)
+    };
     // from_str_radix would take a sign here.
     if !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
         return None;
@@ -126,28 +123,11 @@ mod tests {
 
     #[test]
     fn integers_tell_their_base() {
-        let table = [
-            ("16", 16),
-            ("0x10", 16),
-            ("0X1f", 31),
-            ("010", 8),
-            ("0", 0),
-            ("00", 0),
-        ];
+        let table = [("16", 16), ("0x10", 16), ("0X1f", 31), ("010", 8), ("0", 0), ("00", 0)];
         for (text, value) in table {
             assert_eq!(integer(text), Some(value), "{text}");
         }
-        for bad in [
-            "",
-            "-1",
-            "+1",
-            "0x",
-            "08",
-            "1f",
-            "0x+1",
-            " 1",
-            "99999999999999999999",
-        ] {
+        for bad in ["", "-1", "+1", "0x", "08", "1f", "0x+1", " 1", "99999999999999999999"] {
             assert_eq!(integer(bad), None, "{bad}");
         }
     }

@@ -1,4 +1,5 @@
 //! SCSI: commands, sense, and what a logical unit says of itself.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod cdb;
 pub mod lun;

@@ -2,6 +2,7 @@
 //!
 //! One type per IU. What a peer sent is parsed with every length checked against what was received, whatever
 //! the bytes; what is sent is written into a slot the caller owns. Nothing here allocates.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod async_event;
 pub mod command;
