@@ -66,11 +66,14 @@ def _command(settings, folder, image):
         "-append", f"{KERNEL_ARGUMENTS} {settings.append}",
         "-drive", f"file={image.root},format=raw,if=virtio,snapshot=on,cache=unsafe",
         "-device", "virtio-rng-pci",
-        "-device", f"virtio-serial-pci,max_ports={qemu.AGENT_PORTS + 2}",
+        "-device", f"virtio-serial-pci,max_ports={qemu.AGENT_PORTS + 3}",
         "-chardev", f"file,id=console,path={folder}/console.log",
         "-device", "virtconsole,chardev=console",
         "-qmp", f"unix:{folder}/qmp,server=on,wait=off",
     ]  # fmt: skip
+    # For lab/guest/on-target, see service.py.
+    command += ["-chardev", f"socket,id=host,path={folder}/host,server=on,wait=off"]
+    command += ["-device", "virtserialport,chardev=host,name=host"]
     for number in range(qemu.AGENT_PORTS):
         command += ["-chardev", f"socket,id=agent{number},path={folder}/agent.{number},server=on,wait=off"]
         command += ["-device", f"virtserialport,chardev=agent{number},name=lab.{number}"]

@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import time
 
-from . import options, qemu
+from . import options, qemu, service
 from .guest import Guest
 
 TARGET, INITIATOR = 1, 2
@@ -62,4 +62,6 @@ def boot(settings):
         target.wait()
         initiator.wait()
         set_up(target, initiator)
-        yield Pair(target, initiator, time.monotonic() - started)
+        both = Pair(target, initiator, time.monotonic() - started)
+        service.serve(both)
+        yield both
