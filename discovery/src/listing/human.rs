@@ -1,0 +1,88 @@
+//! The listing for people, as `ibsrpdm` prints it.
+
+use std::fmt::Write as _;
+
+use crate::device_management::{IoController, IoUnit};
+use crate::mad::SlotState;
+use crate::targets::{RdmaCm, is_srp_service};
+
+/// What the listing contains besides the targets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ListingOptions {
+    /// The state of every slot, as `srp_daemon -v` shows it.
+    pub slots: bool,
+}
+
+/// The listing of one I/O unit. Where the caller gave the port of RDMA/CM logins, a line below the services shows
+/// it as given; `ibsrpdm` knows no such line, nor a unit that has it.
+#[must_use]
+pub fn io_unit(unit: &IoUnit, rdma_cm: Option<&RdmaCm>, options: ListingOptions) -> String {
+    let mut out = String::new();
+    // Writing to a String cannot fail.
+    let _ = write_unit(&mut out, unit, rdma_cm, options);
+    out
+}
+
+fn write_unit(out: &mut String, unit: &IoUnit, rdma_cm: Option<&RdmaCm>, options: ListingOptions) -> std::fmt::Result {
+    writeln!(out, "IO Unit Info:")?;
+    writeln!(out, "    port LID:        {:04x}", unit.lid)?;
+    writeln!(out, "    port GID:        {}", unit.gid.to_hex())?;
+    writeln!(out, "    change ID:       {:04x}", unit.change_id)?;
+    writeln!(out, "    max controllers: 0x{:02x}", unit.max_controllers)?;
+    if options.slots {
+        for slot in &unit.slots {
+            writeln!(out, "    controller[{:3}]: {}", slot.number, slot.state)?;
+        }
+    }
+    for slot in unit
+        .slots
+        .iter()
+        .filter(|s| s.state == SlotState::Present && s.same_as.is_none())
+    {
+        writeln!(out)?;
+        if let Some(Ok(controller)) = &slot.controller {
+            write_controller(out, slot.number, controller, rdma_cm)?;
+        }
+    }
+    writeln!(out)
+}
+
+fn write_controller(
+    out: &mut String,
+    slot: u8,
+    controller: &IoController,
+    rdma_cm: Option<&RdmaCm>,
+) -> std::fmt::Result {
+    writeln!(out, "    controller[{slot:3}]")?;
+    writeln!(out, "        GUID:      {}", controller.guid)?;
+    writeln!(out, "        vendor ID: {:06x}", controller.vendor_id)?;
+    writeln!(out, "        device ID: {:06x}", controller.device_id)?;
+    writeln!(out, "        IO class : {:04x}", controller.io_class)?;
+    writeln!(
+        out,
+        "        Maximum size of Send Messages in bytes: {}",
+        controller.send_size
+    )?;
+    writeln!(out, "        ID:        {}", controller.id)?;
+    writeln!(out, "        service entries: {}", controller.service_entries)?;
+    let services = || {
+        controller
+            .services
+            .iter()
+            .filter(|service| is_srp_service(&service.name))
+    };
+    for service in services() {
+        writeln!(
+            out,
+            "            service[{:3}]: {} / {}",
+            service.index, service.id, service.name
+        )?;
+    }
+    if let Some(rdma_cm) = rdma_cm.filter(|_| services().next().is_some()) {
+        writeln!(
+            out,
+            "        RDMA/CM:   {rdma_cm} (port as given, targets do not announce it)"
+        )?;
+    }
+    Ok(())
+}

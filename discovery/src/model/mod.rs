@@ -1,0 +1,265 @@
+//! A device management agent behind a [`MadTransport`], for tests: obedient or hostile, on a clock of its own.
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::time::{Duration, Instant};
+
+use srp_addressing::Gid;
+use zerocopy::big_endian::{U16, U32, U64};
+use zerocopy::{FromZeros, IntoBytes};
+
+use crate::mad::*;
+use crate::transport::*;
+
+/// A controller of the model.
+#[derive(Clone)]
+pub(crate) struct Controller {
+    pub(crate) guid: u64,
+    pub(crate) id: &'static [u8],
+    pub(crate) io_class: u16,
+    pub(crate) services: Vec<(Vec<u8>, u64)>,
+    pub(crate) profile_status: u16,
+    pub(crate) services_status: u16,
+}
+
+impl Controller {
+    pub(crate) fn srp(guid: u64) -> Self {
+        Self {
+            guid,
+            id: b"Linux SRP target",
+            io_class: 0x0100,
+            services: vec![(format!("SRP.T10:{guid:016x}").into_bytes(), guid)],
+            profile_status: 0,
+            services_status: 0,
+        }
+    }
+
+    fn profile(&self) -> IoControllerProfile {
+        let mut profile = IoControllerProfile::new_zeroed();
+        profile.guid = U64::new(self.guid);
+        profile.vendor_id = U32::new(0x0002_c900);
+        profile.device_id = U32::new(0x1003);
+        profile.io_class = U16::new(self.io_class);
+        profile.io_subclass = U16::new(0x609e);
+        profile.send_size = U32::new(8276);
+        profile.rdma_size = U32::new(65536);
+        profile.service_entries = self.services.len() as u8;
+        profile.id[..self.id.len()].copy_from_slice(self.id);
+        profile
+    }
+}
+
+/// What an agent does besides answering.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Mischief {
+    #[default]
+    None,
+    Silent,
+    /// Loses this many datagrams before it answers one.
+    Lossy(u32),
+    WrongTid,
+    WrongClass,
+    WrongAttribute,
+    Truncated(usize),
+    Duplicates,
+    OtherSource,
+    /// Answers after this long.
+    Late(Duration),
+    /// An endless stream of nonsense instead of an answer.
+    Flood,
+    CannotSend,
+}
+
+#[derive(Clone, Default)]
+pub(crate) struct Agent {
+    pub(crate) slots: HashMap<u8, Controller>,
+    pub(crate) max_controllers: u8,
+    pub(crate) redirect: Option<ClassPortInfo>,
+    pub(crate) class_port_info_status: u16,
+    pub(crate) mischief: Mischief,
+    /// From this many answers on it is silent.
+    pub(crate) dies_after: Option<u32>,
+    pub(crate) answers: u32,
+}
+
+impl Agent {
+    pub(crate) fn with(slots: impl IntoIterator<Item = (u8, Controller)>) -> Self {
+        Self {
+            slots: slots.into_iter().collect(),
+            max_controllers: 16,
+            ..Self::default()
+        }
+    }
+
+    fn answer(&self, request: &Mad) -> Mad {
+        let mut mad = *request;
+        mad.header.method = Method::GET_RESP.0;
+        mad.data = [0; DATA_LEN];
+        let modifier = request.header.modifier.get();
+        let mut status = 0;
+        let mut put = |bytes: &[u8]| mad.data[..bytes.len()].copy_from_slice(bytes);
+        match request.attribute() {
+            Attribute::CLASS_PORT_INFO => {
+                let mut info = self.redirect.unwrap_or_default();
+                (info.base_version, info.class_version) = (1, 1);
+                put(info.as_bytes());
+                status = self.class_port_info_status;
+            }
+            Attribute::IO_UNIT_INFO => {
+                let mut info = IoUnitInfo::new_zeroed();
+                info.change_id = U16::new(1);
+                info.max_controllers = self.max_controllers;
+                self.slots
+                    .keys()
+                    .for_each(|slot| info.set_slot(*slot, SlotState::Present));
+                put(info.as_bytes());
+            }
+            Attribute::IO_CONTROLLER_PROFILE => match self.slots.get(&(modifier as u8)) {
+                Some(controller) => {
+                    put(controller.profile().as_bytes());
+                    status = controller.profile_status;
+                }
+                None => status = 0x0100,
+            },
+            Attribute::SERVICE_ENTRIES => {
+                let [_, slot, _, first] = modifier.to_be_bytes();
+                let controller = &self.slots[&slot];
+                let mut entries = ServiceEntries::new_zeroed();
+                let wanted = controller.services.iter().skip(first.into()).take(4);
+                for (entry, (name, id)) in entries.0.iter_mut().zip(wanted) {
+                    entry.name[..name.len()].copy_from_slice(name);
+                    entry.id = U64::new(*id);
+                }
+                put(entries.as_bytes());
+                status = controller.services_status;
+            }
+            _ => status = 0x000c,
+        }
+        mad.header.status = U16::new(status);
+        mad
+    }
+}
+
+/// Agents by GID, and what is on its way back from them.
+pub(crate) struct Fabric {
+    now: Instant,
+    agents: HashMap<Gid, Agent>,
+    events: VecDeque<(Instant, Event)>,
+    flood: bool,
+    pub(crate) sent: Vec<(Address, Attribute)>,
+    pub(crate) most_under_way: usize,
+}
+
+impl Fabric {
+    pub(crate) fn new(agents: impl IntoIterator<Item = (Gid, Agent)>) -> Self {
+        Self {
+            now: Instant::now(),
+            agents: agents.into_iter().collect(),
+            events: VecDeque::new(),
+            flood: false,
+            sent: Vec::new(),
+            most_under_way: 0,
+        }
+    }
+}
+
+impl MadTransport for Fabric {
+    fn now(&self) -> Instant {
+        self.now
+    }
+
+    fn send(&mut self, to: &Address, mad: &[u8; MAD_LEN], patience: Patience) -> Result<(), SendError> {
+        let request = Mad::parse(mad).unwrap();
+        self.sent.push((*to, request.attribute()));
+        let gid = to.grh.unwrap().gid;
+        let end = self.now + patience.total();
+        let unanswered = (end, Event::Unanswered { tid: request.tid_low() });
+        let Some(agent) = self.agents.get_mut(&gid) else {
+            self.events.push_back(unanswered);
+            self.most_under_way = self.most_under_way.max(self.events.len());
+            return Ok(());
+        };
+        agent.answers += 1;
+        let dead = agent.dies_after.is_some_and(|n| agent.answers > n);
+        let mut answer = agent.answer(request);
+        // The kernel's half, which a question must not rely on.
+        answer.header.tid = U64::new(request.header.tid.get() | 0xdead_0000_0000_0000);
+        let mut from = Source {
+            lid: 0,
+            qpn: 1,
+            gid: Some(gid),
+        };
+        let mut at = self.now + Duration::from_micros(20);
+        let mut copies = 1;
+        let mut len = MAD_LEN;
+        match agent.mischief {
+            _ if dead => copies = 0,
+            Mischief::None => {}
+            Mischief::Silent => copies = 0,
+            Mischief::Lossy(lost) if lost > patience.retries => copies = 0,
+            Mischief::Lossy(lost) => at += patience.timeout * lost,
+            Mischief::WrongTid => {
+                answer.header.tid = U64::new(request.header.tid.get().wrapping_add(0x1000_0000) & 0xffff_ffff);
+            }
+            Mischief::WrongClass => answer.header.mgmt_class = 0x03,
+            Mischief::WrongAttribute => answer.header.attribute = U16::new(0x7777),
+            Mischief::Truncated(to) => len = to,
+            Mischief::Duplicates => copies = 3,
+            Mischief::OtherSource => from.gid = Some(Gid([9; 16])),
+            Mischief::Late(by) => at += by,
+            Mischief::Flood => (self.flood, copies) = (true, 0),
+            Mischief::CannotSend => {
+                let cause = io::Error::from(io::ErrorKind::HostUnreachable);
+                return Err(SendError {
+                    to: to.to_string(),
+                    cause,
+                    remedy: "ping it",
+                });
+            }
+        }
+        let arrives = matches!(
+            agent.mischief,
+            Mischief::None | Mischief::Duplicates | Mischief::Lossy(_) | Mischief::Late(_)
+        );
+        for _ in 0..copies {
+            let bytes = answer.as_bytes()[..len].to_vec();
+            self.events.push_back((at, Event::Mad { from, bytes }));
+        }
+        if copies == 0 || !arrives {
+            self.events.push_back(unanswered);
+        }
+        self.most_under_way = self.most_under_way.max(self.events.len());
+        Ok(())
+    }
+
+    fn receive(&mut self, until: Instant) -> Result<Event, TransportError> {
+        if self.flood {
+            self.now += Duration::from_millis(1);
+            let from = Source {
+                lid: 0,
+                qpn: 1,
+                gid: Some(Gid([7; 16])),
+            };
+            return Ok(Event::Mad {
+                from,
+                bytes: vec![0xaa; MAD_LEN],
+            });
+        }
+        let first = self
+            .events
+            .iter()
+            .enumerate()
+            .min_by_key(|(_, (at, _))| *at)
+            .map(|(i, _)| i);
+        match first {
+            Some(i) if self.events[i].0 <= until => {
+                let (at, event) = self.events.remove(i).unwrap();
+                self.now = self.now.max(at);
+                Ok(event)
+            }
+            _ => {
+                self.now = self.now.max(until);
+                Ok(Event::Idle)
+            }
+        }
+    }
+}

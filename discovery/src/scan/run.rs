@@ -1,0 +1,126 @@
+//! The surveys of one port, side by side.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Instant;
+
+use super::candidates::Candidate;
+use super::{Cause, FoundUnit, RoceOptions, ScanReport, Severity};
+use crate::device_management::{IoUnit, Step, Survey, SurveyError};
+use crate::ports::{LinkLayer, Port};
+use crate::targets::{SeenThrough, targets_of};
+use crate::transport::{Exchange, MadTransport, Ticket, TransportError};
+
+struct Running {
+    index: usize,
+    survey: Survey,
+    started: Instant,
+}
+
+type Outcome = Result<IoUnit, SurveyError>;
+
+/// Asks all candidates of a port and adds what they say to the report, in the order of the candidates.
+pub(super) fn scan_port(
+    port: &Port,
+    transport: impl MadTransport,
+    candidates: Vec<Candidate>,
+    options: &RoceOptions,
+    report: &mut ScanReport,
+) {
+    let mut exchange = Exchange::new(transport, options.patience, options.at_once);
+    let mut outcomes: Vec<Option<Outcome>> = candidates.iter().map(|_| None).collect();
+    let ended = survey_all(&mut exchange, port, &candidates, options, &mut outcomes);
+    if exchange.strays() > 0 {
+        tracing::debug!(port = %port.name, strays = exchange.strays(), "datagrams that answered nothing");
+    }
+    for (candidate, outcome) in candidates.iter().zip(outcomes) {
+        match outcome {
+            Some(Ok(unit)) => found(port, candidate, unit, report),
+            Some(Err(error)) => {
+                let severity = match error {
+                    _ if candidate.given => Severity::Error,
+                    SurveyError::Query(_) => Severity::Note,
+                    _ => Severity::Warning,
+                };
+                report.problem(severity, Some(port), Some(&candidate.name), error);
+            }
+            None => {}
+        }
+    }
+    if let Err(error) = ended {
+        report.problem(Severity::Error, Some(port), None, error);
+    }
+}
+
+fn survey_all<T: MadTransport>(
+    exchange: &mut Exchange<T>,
+    port: &Port,
+    candidates: &[Candidate],
+    options: &RoceOptions,
+    outcomes: &mut [Option<Outcome>],
+) -> Result<(), TransportError> {
+    let mut waiting: VecDeque<(usize, &Candidate)> = candidates.iter().enumerate().collect();
+    let mut running: HashMap<Ticket, Running> = HashMap::new();
+    loop {
+        while running.len() < options.at_once.max(1) {
+            let Some((index, candidate)) = waiting.pop_front() else {
+                break;
+            };
+            let (survey, first) = Survey::start(candidate.to, candidate.gid, &port.pkeys);
+            let started = exchange.now();
+            running.insert(exchange.submit(first), Running { index, survey, started });
+        }
+        let Some((ticket, result)) = exchange.wait()? else {
+            return Ok(());
+        };
+        let Some(mut run) = running.remove(&ticket) else {
+            continue;
+        };
+        let outcome = match run.survey.answer(result) {
+            Step::Done(outcome) => outcome,
+            Step::Ask(_) if exchange.now() - run.started >= options.destination_limit => run.survey.out_of_time(),
+            Step::Ask(query) => {
+                running.insert(exchange.submit(*query), run);
+                continue;
+            }
+        };
+        if let Some(place) = outcomes.get_mut(run.index) {
+            *place = Some(outcome);
+        }
+    }
+}
+
+fn found(port: &Port, candidate: &Candidate, unit: IoUnit, report: &mut ScanReport) {
+    let name = Some(candidate.name.as_str());
+    for slot in &unit.slots {
+        match &slot.controller {
+            Some(Err(error)) => {
+                report.problem(Severity::Warning, Some(port), name, Cause::slot(slot.number, error));
+            }
+            Some(Ok(controller)) => {
+                for error in &controller.service_errors {
+                    report.problem(Severity::Warning, Some(port), name, Cause::slot(slot.number, error));
+                }
+            }
+            None => {}
+        }
+    }
+    if let Some((_, pkey)) = port.default_pkey() {
+        let seen = SeenThrough {
+            port: port.name.clone(),
+            link_layer: LinkLayer::Ethernet,
+            pkey,
+            rdma_cm: candidate.rdma_cm.clone(),
+        };
+        let (targets, warnings) = targets_of(&unit, &seen);
+        report.targets.extend(targets);
+        for warning in warnings {
+            report.problem(Severity::Warning, Some(port), name, warning);
+        }
+    }
+    report.units.push(FoundUnit {
+        port: port.name.clone(),
+        destination: candidate.name.clone(),
+        rdma_cm: candidate.rdma_cm.clone(),
+        unit,
+    });
+}

@@ -1,0 +1,267 @@
+use std::net::IpAddr;
+
+use srp_addressing::{Gid, PKey};
+
+use super::*;
+use crate::listing::{LineOptions, add_target_line};
+use crate::model::{Agent, Controller, Fabric, Mischief};
+use crate::neighbours::Neighbour;
+use crate::ports::{GidEntry, GidType, PortState, gid_of, link_local_of_mac};
+
+const OWN: [u8; 6] = [2, 0, 0, 0, 0, 1];
+const NEAR: [u8; 6] = [2, 0, 0, 0, 0, 2];
+
+fn port(device: &str, interface: &str, mac: [u8; 6], addresses: &[&str]) -> Port {
+    let own = addresses.iter().map(|a| gid_of(a.parse().unwrap()));
+    let gids = std::iter::once(link_local_of_mac(mac))
+        .chain(own)
+        .zip(0..)
+        .map(|(gid, index)| GidEntry {
+            index,
+            gid,
+            kind: Some(GidType::RoceV2),
+            interface: Some(interface.into()),
+        });
+    Port {
+        name: PortName {
+            device: device.into(),
+            number: 1,
+        },
+        link_layer: LinkLayer::Ethernet,
+        state: PortState::Active,
+        lid: 0,
+        sm_lid: 0,
+        node_guid: None,
+        gids: gids.collect(),
+        pkeys: vec![(0, PKey::DEFAULT)],
+        umad: Some("/dev/infiniband/umad0".into()),
+    }
+}
+
+#[derive(Default)]
+struct Known {
+    now: Vec<Neighbour>,
+    later: Vec<Neighbour>,
+    looked_for: Vec<IpAddr>,
+}
+
+impl Neighbours for Known {
+    fn list(&mut self) -> Result<Vec<Neighbour>, NeighboursError> {
+        Ok(self.now.clone())
+    }
+
+    fn look_for(&mut self, address: IpAddr) {
+        self.looked_for.push(address);
+        self.now.append(&mut self.later);
+    }
+}
+
+fn near(address: &str) -> Neighbour {
+    Neighbour {
+        address: address.parse().unwrap(),
+        mac: NEAR,
+        interface: "eth9".into(),
+    }
+}
+
+fn agents() -> Vec<(Gid, Agent)> {
+    let agent = |guid| Agent::with([(1, Controller::srp(guid)), (2, Controller::srp(guid))]);
+    vec![(link_local_of_mac(OWN), agent(1)), (link_local_of_mac(NEAR), agent(2))]
+}
+
+fn options(destinations: &[&str]) -> RoceOptions {
+    RoceOptions {
+        destinations: destinations.iter().map(|d| d.parse().unwrap()).collect(),
+        rdma_cm_port: NonZeroU16::new(5555),
+        ..RoceOptions::default()
+    }
+}
+
+fn scan(known: &mut Known, options: &RoceOptions) -> ScanReport {
+    let ports = [port("rxe0", "eth9", OWN, &["10.9.0.1", "fd00::1"])];
+    discover_roce_with(&ports, known, |_| Ok(Fabric::new(agents())), options).unwrap()
+}
+
+fn lines(report: &ScanReport) -> Vec<String> {
+    let line = |t| add_target_line(t, &LineOptions::default()).unwrap();
+    report.targets.iter().map(line).collect()
+}
+
+fn line(guid: u8, dest: &str) -> String {
+    format!("id_ext={guid:016x},ioc_guid={guid:016x},dest={dest}:5555")
+}
+
+#[test]
+fn the_host_itself_and_its_neighbours() {
+    let mut known = Known {
+        now: vec![near("10.9.0.2"), near("fe80::ff:fe00:2")],
+        ..Known::default()
+    };
+    let report = scan(&mut known, &options(&[]));
+    assert!(report.problems.is_empty(), "{:?}", report.problems);
+    assert_eq!(lines(&report), [line(1, "10.9.0.1"), line(2, "10.9.0.2")]);
+    assert_eq!(report.units[0].destination, "this host");
+    assert_eq!(report.units[0].unit.slots[1].same_as, Some(1));
+    let json = serde_json::to_value(&report).unwrap();
+    assert_eq!(json["units"][1]["destination"], "10.9.0.2");
+    assert_eq!(json["units"][1]["max_controllers"], 16);
+    assert_eq!(json["targets"][1]["rdma_cm"]["source"], "given");
+
+    let neither = RoceOptions {
+        include_local: false,
+        include_neighbours: false,
+        ..options(&[])
+    };
+    assert!(scan(&mut known, &neither).units.is_empty());
+}
+
+#[test]
+fn addresses_become_gids() {
+    let mut known = Known {
+        now: vec![near("10.9.0.2")],
+        ..Known::default()
+    };
+    let report = scan(&mut known, &options(&["10.9.0.1", "10.9.0.2", "fe80::ff:fe00:2%eth9"]));
+    assert!(report.problems.is_empty(), "{:?}", report.problems);
+    assert_eq!(lines(&report), [line(1, "10.9.0.1"), line(2, "10.9.0.2")]);
+
+    let report = scan(&mut Known::default(), &options(&["fe80::ff:fe00:2"]));
+    assert_eq!(lines(&report), [line(2, "[fe80::ff:fe00:2%eth9]")]);
+}
+
+#[test]
+fn an_unknown_neighbour_is_looked_for() {
+    let mut known = Known {
+        later: vec![near("10.9.0.2")],
+        ..Known::default()
+    };
+    let report = scan(&mut known, &options(&["10.9.0.2", "10.9.0.3"]));
+    assert_eq!(lines(&report), [line(2, "10.9.0.2")]);
+    assert_eq!(known.looked_for.len(), 2);
+    let [problem] = &report.problems[..] else {
+        panic!("{:?}", report.problems)
+    };
+    assert_eq!(problem.severity, Severity::Error);
+    assert!(
+        problem.to_string().contains("10.9.0.3: the host knows no MAC address"),
+        "{problem}"
+    );
+}
+
+#[test]
+fn ipv4_gids_are_refused_with_another_one() {
+    let report = scan(&mut Known::default(), &options(&["::ffff:10.9.0.1", "::ffff:10.9.0.7"]));
+    assert!(report.targets.is_empty());
+    let [own, other] = &report.problems[..] else {
+        panic!("{:?}", report.problems)
+    };
+    let own = own.to_string();
+    assert!(own.ends_with("use fe80:0000:0000:0000:0000:00ff:fe00:0001"), "{own}");
+    assert!(own.contains("the kernel drops"), "{own}");
+    assert!(other.to_string().contains("use the target's link-local GID"), "{other}");
+}
+
+#[test]
+fn silence_is_an_error_only_for_those_named() {
+    let mut silent = agents();
+    silent[1].1.mischief = Mischief::Silent;
+    let ports = [port("rxe0", "eth9", OWN, &["10.9.0.1"])];
+    let run = |options: &RoceOptions| {
+        let mut known = Known {
+            now: vec![near("10.9.0.2")],
+            ..Known::default()
+        };
+        let open = |_: &Port| Ok(Fabric::new(silent.clone()));
+        discover_roce_with(&ports, &mut known, open, options).unwrap()
+    };
+    let report = run(&options(&[]));
+    assert_eq!(report.targets.len(), 1);
+    assert_eq!(report.problems[0].severity, Severity::Note);
+    let report = run(&options(&["10.9.0.2"]));
+    assert_eq!(report.problems[0].severity, Severity::Error);
+    let text = report.problems[0].to_string();
+    assert!(text.starts_with("rxe0/1: 10.9.0.2: no answer from GID fe80"), "{text}");
+}
+
+#[test]
+fn two_ports_and_addresses_of_this_host() {
+    let ports = [
+        port("rxe0", "eth9", OWN, &["10.9.0.1"]),
+        port("rxe1", "eth10", NEAR, &["10.9.1.1"]),
+    ];
+    let run = |options: &RoceOptions| {
+        let open = |_: &Port| Ok(Fabric::new(agents()));
+        discover_roce_with(&ports, &mut Known::default(), open, options)
+    };
+    let report = run(&options(&["10.9.1.1"])).unwrap();
+    let through: Vec<_> = report.targets.iter().map(|t| t.port.to_string()).collect();
+    assert_eq!(through, ["rxe1/1"], "an own address is asked through its own port");
+
+    let all = run(&options(&[])).unwrap();
+    assert_eq!(lines(&all), [line(1, "10.9.0.1"), line(2, "10.9.1.1")]);
+
+    let one = RoceOptions {
+        ports: vec!["rxe1:1".into()],
+        ..options(&[])
+    };
+    assert_eq!(lines(&run(&one).unwrap()), [line(2, "10.9.1.1")]);
+
+    let none = RoceOptions {
+        ports: vec!["mlx9".into()],
+        ..options(&[])
+    };
+    let error = run(&none).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "there is no RDMA port mlx9; there are: rxe0/1, rxe1/1"
+    );
+}
+
+#[test]
+fn ports_that_cannot_be_used() {
+    let mut ib = port("mlx5_0", "ib0", OWN, &[]);
+    ib.link_layer = LinkLayer::InfiniBand;
+    let closed = |port: &Port| -> Result<Fabric, OpenError> {
+        Err(OpenError::NoModule {
+            port: port.name.to_string(),
+        })
+    };
+    let ports = [ib];
+    let error = discover_roce_with(&ports, &mut Known::default(), closed, &options(&[])).unwrap_err();
+    assert!(matches!(error, ScanError::NoRocePort), "{error}");
+    let named = RoceOptions {
+        ports: vec!["mlx5_0".into()],
+        ..options(&[])
+    };
+    let report = discover_roce_with(&ports, &mut Known::default(), closed, &named).unwrap();
+    assert!(matches!(report.problems[0].cause, Cause::InfiniBandPort));
+
+    let ports = [port("rxe0", "eth9", OWN, &[])];
+    let report = discover_roce_with(&ports, &mut Known::default(), closed, &options(&[])).unwrap();
+    let text = report.problems[0].to_string();
+    assert_eq!(report.problems[0].severity, Severity::Warning);
+    assert!(text.contains("modprobe ib_umad"), "{text}");
+
+    let mut bare = port("rxe0", "eth9", OWN, &[]);
+    bare.gids.clear();
+    let report = discover_roce_with(&[bare], &mut Known::default(), closed, &options(&["fe80::1"])).unwrap();
+    assert!(report.problems[0].to_string().contains("no port has a RoCE v2 GID"));
+}
+
+#[test]
+fn a_destination_has_only_so_much_time() {
+    let slots = (1..=60).map(|n| (n, Controller::srp(n.into())));
+    let mut slow = Agent::with(slots);
+    slow.max_controllers = 60;
+    slow.mischief = Mischief::Late(Duration::from_millis(900));
+    let agents = [(link_local_of_mac(OWN), slow)];
+    let ports = [port("rxe0", "eth9", OWN, &["10.9.0.1"])];
+    let options = RoceOptions {
+        destination_limit: Duration::from_secs(10),
+        ..options(&["10.9.0.1"])
+    };
+    let open = |_: &Port| Ok(Fabric::new(agents.clone()));
+    let report = discover_roce_with(&ports, &mut Known::default(), open, &options).unwrap();
+    assert!((3..10).contains(&report.targets.len()), "{}", report.targets.len());
+    assert!(report.problems.last().unwrap().to_string().contains("is used up"));
+}
