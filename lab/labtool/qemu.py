@@ -3,13 +3,13 @@
 import ctypes
 import json
 import os
+import pathlib
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
 import time
-import pathlib
 
 from . import paths
 
@@ -153,8 +153,17 @@ class Machine:
         return "\n".join(text.splitlines()[-lines:])
 
 
+PREFIX = "ublk-srp-lab-"
+
+
 def new_folder():
-    return pathlib.Path(tempfile.mkdtemp(prefix="ublk-srp-lab-"))
+    """A folder for sockets and logs, named after this process; those of processes killed hard are swept first."""
+    base = pathlib.Path(tempfile.gettempdir())
+    for old in base.glob(PREFIX + "*-*"):
+        owner = old.name[len(PREFIX) :].split("-")[0]
+        if old.stat().st_uid == os.getuid() and not pathlib.Path("/proc", owner).exists():
+            remove_folder(old)
+    return pathlib.Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=base))
 
 
 def remove_folder(folder):
