@@ -1,6 +1,7 @@
 //! SCSI: commands, sense, and what a logical unit says of itself.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod bringup;
 pub mod capacity;
 pub mod cdb;
 pub mod inquiry;

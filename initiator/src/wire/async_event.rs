@@ -108,10 +108,6 @@ impl AsyncEventResponse {
     /// # Errors
     /// When `buf` is too short.
     pub fn emit(&self, buf: &mut [u8]) -> Result<usize, WireError> {
-        layout::emit(
-            &Short::new(opcode::ASYNC_EVENT_RESPONSE, 0, self.tag),
-            buf,
-            RESPONSE,
-        )
+        layout::emit(&Short::new(opcode::ASYNC_EVENT_RESPONSE, 0, self.tag), buf, RESPONSE)
     }
 }

@@ -232,16 +232,7 @@ impl<'a> Command<'a> {
                 descriptor.copy_from_slice(&len.to_be_bytes());
                 room.fill(0);
             }
-            Data::ReadIndirect {
-                table,
-                total,
-                inline,
-            }
-            | Data::WriteIndirect {
-                table,
-                total,
-                inline,
-            } => {
+            Data::ReadIndirect { table, total, inline } | Data::WriteIndirect { table, total, inline } => {
                 let (header, list) = rest.split_at_mut(INDIRECT_HEADER);
                 let raw = RawIndirect {
                     table: table.into(),
@@ -263,11 +254,7 @@ impl<'a> Command<'a> {
     /// When the IU ends before its descriptors do, has a reserved format or attribute, or moves data both ways.
     pub fn parse(iu: &'a [u8]) -> Result<Self, WireError> {
         let (raw, rest) = layout::view::<RawCommand>(iu, WHAT, opcode::COMMAND)?;
-        let (_, descriptors) = layout::split(
-            rest,
-            usize::from(raw.additional_cdb & !3),
-            "SRP_CMD additional CDB",
-        )?;
+        let (_, descriptors) = layout::split(rest, usize::from(raw.additional_cdb & !3), "SRP_CMD additional CDB")?;
         let data = match (raw.formats >> 4, raw.formats & 0x0f) {
             (NO_DATA, NO_DATA) => Data::None,
             (NO_DATA, DIRECT) => Data::Read(direct(descriptors)?),
@@ -278,19 +265,11 @@ impl<'a> Command<'a> {
             }
             (NO_DATA, INDIRECT) => {
                 let (table, total, inline) = indirect(descriptors, raw.data_in_count)?;
-                Data::ReadIndirect {
-                    table,
-                    total,
-                    inline,
-                }
+                Data::ReadIndirect { table, total, inline }
             }
             (INDIRECT, NO_DATA) => {
                 let (table, total, inline) = indirect(descriptors, raw.data_out_count)?;
-                Data::WriteIndirect {
-                    table,
-                    total,
-                    inline,
-                }
+                Data::WriteIndirect { table, total, inline }
             }
             _ => {
                 return Err(invalid(
@@ -361,24 +340,15 @@ fn direct(descriptors: &[u8]) -> Result<MemoryDescriptor, WireError> {
     Ok((*raw).into())
 }
 
-fn indirect(
-    descriptors: &[u8],
-    count: u8,
-) -> Result<(MemoryDescriptor, u32, Descriptors<'_>), WireError> {
+fn indirect(descriptors: &[u8], count: u8) -> Result<(MemoryDescriptor, u32, Descriptors<'_>), WireError> {
     let (raw, list) = layout::prefix::<RawIndirect>(descriptors, "SRP_CMD indirect descriptor")?;
     let count = usize::from(count);
-    let (inline, _) = <[RawDescriptor]>::ref_from_prefix_with_elems(list, count).map_err(|_| {
-        WireError::Truncated {
-            what: "SRP_CMD inline descriptors",
-            need: count * DESCRIPTOR,
-            have: list.len(),
-        }
+    let (inline, _) = <[RawDescriptor]>::ref_from_prefix_with_elems(list, count).map_err(|_| WireError::Truncated {
+        what: "SRP_CMD inline descriptors",
+        need: count * DESCRIPTOR,
+        have: list.len(),
     })?;
-    Ok((
-        raw.table.into(),
-        raw.total.get(),
-        Descriptors(List::Received(inline)),
-    ))
+    Ok((raw.table.into(), raw.total.get(), Descriptors(List::Received(inline))))
 }
 
 const fn invalid(field: &'static str, value: u8, why: &'static str) -> WireError {

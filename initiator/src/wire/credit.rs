@@ -36,11 +36,7 @@ impl CreditRequest {
     /// # Errors
     /// When `buf` is too short.
     pub fn emit(&self, buf: &mut [u8]) -> Result<usize, WireError> {
-        layout::emit(
-            &Short::new(opcode::CREDIT_REQUEST, self.delta, self.tag),
-            buf,
-            REQUEST,
-        )
+        layout::emit(&Short::new(opcode::CREDIT_REQUEST, self.delta, self.tag), buf, REQUEST)
     }
 }
 
@@ -69,10 +65,6 @@ impl CreditResponse {
     /// # Errors
     /// When `buf` is too short.
     pub fn emit(&self, buf: &mut [u8]) -> Result<usize, WireError> {
-        layout::emit(
-            &Short::new(opcode::CREDIT_RESPONSE, 0, self.tag),
-            buf,
-            RESPONSE,
-        )
+        layout::emit(&Short::new(opcode::CREDIT_RESPONSE, 0, self.tag), buf, RESPONSE)
     }
 }

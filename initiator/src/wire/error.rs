@@ -4,9 +4,7 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
     /// The received bytes end before the IU does.
-    #[error(
-        "{what} needs {need} bytes but {have} were received: the peer cut it short, or its lengths are wrong"
-    )]
+    #[error("{what} needs {need} bytes but {have} were received: the peer cut it short, or its lengths are wrong")]
     Truncated {
         /// The IU or the part of it.
         what: &'static str,

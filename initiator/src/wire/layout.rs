@@ -15,30 +15,19 @@ pub(super) fn first_byte(iu: &[u8]) -> Result<u8, WireError> {
 }
 
 /// The fixed part of an IU whose type code is byte 0, and what follows it.
-pub(super) fn view<'a, T>(
-    iu: &'a [u8],
-    what: &'static str,
-    expected: u8,
-) -> Result<(&'a T, &'a [u8]), WireError>
+pub(super) fn view<'a, T>(iu: &'a [u8], what: &'static str, expected: u8) -> Result<(&'a T, &'a [u8]), WireError>
 where
     T: FromBytes + KnownLayout + Immutable + Unaligned,
 {
     let found = first_byte(iu)?;
     if found != expected {
-        return Err(WireError::Opcode {
-            what,
-            expected,
-            found,
-        });
+        return Err(WireError::Opcode { what, expected, found });
     }
     prefix(iu, what)
 }
 
 /// A structure at the start of `bytes`, and what follows it.
-pub(super) fn prefix<'a, T>(
-    bytes: &'a [u8],
-    what: &'static str,
-) -> Result<(&'a T, &'a [u8]), WireError>
+pub(super) fn prefix<'a, T>(bytes: &'a [u8], what: &'static str) -> Result<(&'a T, &'a [u8]), WireError>
 where
     T: FromBytes + KnownLayout + Immutable + Unaligned,
 {
@@ -50,11 +39,7 @@ where
 }
 
 /// Splits `len` bytes off the front of the variable part of an IU.
-pub(super) fn split<'a>(
-    bytes: &'a [u8],
-    len: usize,
-    what: &'static str,
-) -> Result<(&'a [u8], &'a [u8]), WireError> {
+pub(super) fn split<'a>(bytes: &'a [u8], len: usize, what: &'static str) -> Result<(&'a [u8], &'a [u8]), WireError> {
     bytes.split_at_checked(len).ok_or(WireError::Truncated {
         what,
         need: len,
@@ -63,14 +48,9 @@ pub(super) fn split<'a>(
 }
 
 /// The first `need` bytes of the slot an IU is written to.
-pub(super) fn slot<'a>(
-    buf: &'a mut [u8],
-    need: usize,
-    what: &'static str,
-) -> Result<&'a mut [u8], WireError> {
+pub(super) fn slot<'a>(buf: &'a mut [u8], need: usize, what: &'static str) -> Result<&'a mut [u8], WireError> {
     let have = buf.len();
-    buf.get_mut(..need)
-        .ok_or(WireError::SlotTooShort { what, need, have })
+    buf.get_mut(..need).ok_or(WireError::SlotTooShort { what, need, have })
 }
 
 /// Writes an IU that has no variable part.

@@ -361,16 +361,12 @@ impl LoginRejectReason {
             Self::UnableToEstablish => {
                 "look at the target's log; some targets answer this when the IU length asked for is too small"
             }
-            Self::InsufficientResources => {
-                "check that the target port is enabled, or lower ch_count and queue_size"
-            }
+            Self::InsufficientResources => "check that the target port is enabled, or lower ch_count and queue_size",
             Self::IuTooLong => "lower max_it_iu_size to what the target takes (discover shows it)",
             Self::NoNexus => {
                 "check id_ext and ioc_guid against what discover shows; io_class must fit the target's revision"
             }
-            Self::UnsupportedFormat => {
-                "the target lacks direct or indirect descriptors and cannot be used"
-            }
+            Self::UnsupportedFormat => "the target lacks direct or indirect descriptors and cannot be used",
             Self::MultiChannelUnsupported => "set ch_count=1",
             Self::ChannelLimit => {
                 "add this initiator port to the target's ACL, or lower ch_count if the target limits channels"
@@ -386,14 +382,10 @@ impl fmt::Display for LoginRejectReason {
             Self::UnableToEstablish => "unable to establish an RDMA channel, no reason given",
             Self::InsufficientResources => "insufficient resources for an RDMA channel",
             Self::IuTooLong => "requested initiator-to-target IU length too large",
-            Self::NoNexus => {
-                "unable to associate the channel with the I_T nexus (wrong target port id)"
-            }
+            Self::NoNexus => "unable to associate the channel with the I_T nexus (wrong target port id)",
             Self::UnsupportedFormat => "unsupported data buffer descriptor format",
             Self::MultiChannelUnsupported => "no multiple channels per I_T nexus supported",
-            Self::ChannelLimit => {
-                "channel limit reached for this initiator, or initiator not admitted"
-            }
+            Self::ChannelLimit => "channel limit reached for this initiator, or initiator not admitted",
             Self::Other(code) => return write!(f, "unknown reason {code:#010x}"),
         })
     }

@@ -33,11 +33,7 @@ impl InitiatorLogout {
     /// # Errors
     /// When `buf` is too short.
     pub fn emit(&self, buf: &mut [u8]) -> Result<usize, WireError> {
-        layout::emit(
-            &Short::new(opcode::INITIATOR_LOGOUT, 0, self.tag),
-            buf,
-            INITIATOR,
-        )
+        layout::emit(&Short::new(opcode::INITIATOR_LOGOUT, 0, self.tag), buf, INITIATOR)
     }
 }
 
@@ -93,10 +89,6 @@ impl TargetLogout {
     /// When `buf` is too short.
     pub fn emit(&self, buf: &mut [u8]) -> Result<usize, WireError> {
         let reason = i32::from_be_bytes(self.reason.0.to_be_bytes());
-        layout::emit(
-            &Short::new(opcode::TARGET_LOGOUT, reason, self.tag),
-            buf,
-            TARGET,
-        )
+        layout::emit(&Short::new(opcode::TARGET_LOGOUT, reason, self.tag), buf, TARGET)
     }
 }

@@ -22,9 +22,7 @@ pub use async_event::{AsyncEvent, AsyncEventResponse};
 pub use command::{Command, Data, Descriptors, IMMEDIATE_DATA_OFFSET, TaskAttribute};
 pub use credit::{CreditRequest, CreditResponse};
 pub use error::WireError;
-pub use login::{
-    LoginReject, LoginRejectReason, LoginRequest, LoginResponse, MultiChannel, MultiChannelResult,
-};
+pub use login::{LoginReject, LoginRejectReason, LoginRequest, LoginResponse, MultiChannel, MultiChannelResult};
 pub use logout::{InitiatorLogout, LogoutReason, TargetLogout};
 pub use response::{Residual, Response};
 pub use task_management::{TaskFunction, TaskManagement, TaskResponse};
@@ -124,9 +122,7 @@ impl<'a> FromInitiator<'a> {
             opcode::TASK_MANAGEMENT => TaskManagement::parse(iu).map(Self::TaskManagement),
             opcode::INITIATOR_LOGOUT => InitiatorLogout::parse(iu).map(Self::Logout),
             opcode::CREDIT_RESPONSE => CreditResponse::parse(iu).map(Self::CreditResponse),
-            opcode::ASYNC_EVENT_RESPONSE => {
-                AsyncEventResponse::parse(iu).map(Self::AsyncEventResponse)
-            }
+            opcode::ASYNC_EVENT_RESPONSE => AsyncEventResponse::parse(iu).map(Self::AsyncEventResponse),
             other => Err(WireError::UnknownOpcode(other)),
         }
     }

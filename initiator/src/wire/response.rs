@@ -88,12 +88,7 @@ impl<'a> Response<'a> {
             tag: raw.tag.get(),
             request_limit_delta: raw.request_limit_delta.get(),
             status: raw.status,
-            data_out_residual: residual(
-                flags,
-                DATA_OUT_UNDER,
-                DATA_OUT_OVER,
-                raw.data_out_residual,
-            )?,
+            data_out_residual: residual(flags, DATA_OUT_UNDER, DATA_OUT_OVER, raw.data_out_residual)?,
             data_in_residual: residual(flags, DATA_IN_UNDER, DATA_IN_OVER, raw.data_in_residual)?,
             response_code: response_data.get(3).copied(),
             sense,
@@ -146,9 +141,7 @@ impl<'a> Response<'a> {
             data_out_residual: data_out_residual.into(),
             data_in_residual: data_in_residual.into(),
             sense_len: u32::try_from(sense.len()).unwrap_or(u32::MAX).into(),
-            response_len: u32::try_from(response_data.len())
-                .unwrap_or(u32::MAX)
-                .into(),
+            response_len: u32::try_from(response_data.len()).unwrap_or(u32::MAX).into(),
         };
         fixed.copy_from_slice(raw.as_bytes());
         response_place.copy_from_slice(response_data);

@@ -29,11 +29,7 @@ fn login_request() -> LoginRequest {
         multichannel: MultiChannel::Multi,
         immediate_data_offset: Some(68),
         initiator_port: PortId::new(0, Guid(0x1111_1111_1111_1111), IoClass::Rev16a),
-        target_port: PortId::new(
-            0x2222_2222_2222_2222,
-            Guid(0x3333_3333_3333_3333),
-            IoClass::Rev16a,
-        ),
+        target_port: PortId::new(0x2222_2222_2222_2222, Guid(0x3333_3333_3333_3333), IoClass::Rev16a),
     }
 }
 
@@ -55,17 +51,10 @@ fn login_request_bytes() {
     assert_eq!(request.encode().as_slice(), expected);
     assert_eq!(LoginRequest::parse(&expected), Ok(request));
     // The CM pads private data.
-    assert_eq!(
-        LoginRequest::parse(&[&expected[..], &[0; 28]].concat()),
-        Ok(request)
-    );
+    assert_eq!(LoginRequest::parse(&[&expected[..], &[0; 28]].concat()), Ok(request));
     assert!(matches!(
         LoginRequest::parse(&expected[..63]),
-        Err(WireError::Truncated {
-            need: 64,
-            have: 63,
-            ..
-        })
+        Err(WireError::Truncated { need: 64, have: 63, .. })
     ));
     let mut reserved_action = expected.clone();
     reserved_action[26] = 2;
@@ -146,37 +135,19 @@ fn login_response_bytes() {
 
 #[test]
 fn login_reject_bytes() {
-    let expected = bytes(
-        32,
-        &[
-            (0, &[0xc2]),
-            (4, &[0, 1, 0, 3]),
-            (8, TAG_BYTES),
-            (24, &[0, 6]),
-        ],
-    );
+    let expected = bytes(32, &[(0, &[0xc2]), (4, &[0, 1, 0, 3]), (8, TAG_BYTES), (24, &[0, 6])]);
     let reject = LoginReject {
         tag: TAG,
         reason: LoginRejectReason::NoNexus,
     };
     assert_eq!(reject.encode().as_slice(), expected);
     assert_eq!(LoginReject::parse(&expected), Ok(reject));
-    for code in [
-        0x0001_0000,
-        0x0001_0001,
-        0x0001_0004,
-        0x0001_0005,
-        0x0001_0006,
-        3,
-    ] {
+    for code in [0x0001_0000, 0x0001_0001, 0x0001_0004, 0x0001_0005, 0x0001_0006, 3] {
         let reason = LoginRejectReason::from_code(code);
         assert_eq!(reason.code(), code);
         assert!(!reason.to_string().is_empty() && !reason.remedy().is_empty());
     }
-    assert_eq!(
-        LoginRejectReason::Other(3).to_string(),
-        "unknown reason 0x00000003"
-    );
+    assert_eq!(LoginRejectReason::Other(3).to_string(), "unknown reason 0x00000003");
 }
 
 const READ_10: [u8; 16] = [0x28, 0, 0, 0, 0x10, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0];
@@ -205,13 +176,7 @@ fn command_bytes() {
     let table = MemoryDescriptor { len: 32, ..BUFFER };
     let inline = Descriptors::from(&list[..]);
     let table_bytes = [&BUFFER_BYTES[..12], &[0, 0, 0, 32]].concat();
-    let indirect = [
-        &table_bytes[..],
-        &[0, 0, 0x20, 0],
-        BUFFER_BYTES,
-        BUFFER_BYTES,
-    ]
-    .concat();
+    let indirect = [&table_bytes[..], &[0, 0, 0x20, 0], BUFFER_BYTES, BUFFER_BYTES].concat();
     let immediate = [&[0, 0, 2, 0][..], &[0; 16]].concat();
     let cases: [(Data<'_>, [u8; 3], &[u8]); 6] = [
         (Data::None, [0, 0, 0], &[]),
@@ -256,10 +221,7 @@ fn command_bytes() {
         let len = command.emit(&mut slot).unwrap();
         assert_eq!(&slot[..len], expected, "{data:?}");
         assert_eq!(command.emitted_len(), len);
-        assert_eq!(
-            FromInitiator::parse(&slot[..len]),
-            Ok(FromInitiator::Command(command))
-        );
+        assert_eq!(FromInitiator::parse(&slot[..len]), Ok(FromInitiator::Command(command)));
         assert!(matches!(
             command.emit(&mut slot[..len - 1]),
             Err(WireError::SlotTooShort { need, .. }) if need == len
@@ -282,13 +244,7 @@ fn command_bytes() {
 fn command_with_additional_cdb() {
     let mut iu = bytes(
         48 + 8 + 16,
-        &[
-            (0, &[2]),
-            (5, &[1]),
-            (31, &[8 | 3]),
-            (32, &READ_10),
-            (56, BUFFER_BYTES),
-        ],
+        &[(0, &[2]), (5, &[1]), (31, &[8 | 3]), (32, &READ_10), (56, BUFFER_BYTES)],
     );
     assert_eq!(Command::parse(&iu).unwrap().data, Data::Read(BUFFER));
     iu[31] = 0xfc;
@@ -358,25 +314,16 @@ fn response_bytes() {
     let mut slot = [0xff; 64];
     assert_eq!(response.emit(&mut slot), Ok(43));
     assert_eq!(&slot[..43], expected);
-    assert_eq!(
-        FromTarget::parse(&expected),
-        Ok(FromTarget::Response(response))
-    );
+    assert_eq!(FromTarget::parse(&expected), Ok(FromTarget::Response(response)));
     for cut in 0..43 {
         assert!(
-            matches!(
-                Response::parse(&expected[..cut]),
-                Err(WireError::Truncated { .. })
-            ),
+            matches!(Response::parse(&expected[..cut]), Err(WireError::Truncated { .. })),
             "{cut}"
         );
     }
     for (flags, len) in [(0x0c, 43), (0x30, 43)] {
         let mut iu = bytes(len, &[(0, &[0xc1]), (18, &[flags])]);
-        assert!(matches!(
-            Response::parse(&iu),
-            Err(WireError::Invalid { .. })
-        ));
+        assert!(matches!(Response::parse(&iu), Err(WireError::Invalid { .. })));
         // Lengths without their flags are not looked at.
         iu[18] = 0;
         iu[28..36].fill(0xff);
@@ -384,10 +331,7 @@ fn response_bytes() {
         assert_eq!((parsed.sense, parsed.response_code), (None, None));
     }
     let huge = bytes(64, &[(0, &[0xc1]), (18, &[3]), (28, &[0xff; 8])]);
-    assert!(matches!(
-        Response::parse(&huge),
-        Err(WireError::Truncated { .. })
-    ));
+    assert!(matches!(Response::parse(&huge), Err(WireError::Truncated { .. })));
     let short_code = bytes(39, &[(0, &[0xc1]), (18, &[1]), (32, &[0, 0, 0, 3])]);
     assert_eq!(Response::parse(&short_code).unwrap().response_code, None);
 }
@@ -396,13 +340,7 @@ fn response_bytes() {
 fn task_management_bytes() {
     let expected = bytes(
         48,
-        &[
-            (0, &[1]),
-            (8, TAG_BYTES),
-            (20, LUN_BYTES),
-            (30, &[8]),
-            (32, &[0xff; 8]),
-        ],
+        &[(0, &[1]), (8, TAG_BYTES), (20, LUN_BYTES), (30, &[8]), (32, &[0xff; 8])],
     );
     let function = TaskFunction::LogicalUnitReset;
     let iu = TaskManagement {
@@ -414,14 +352,8 @@ fn task_management_bytes() {
     let mut slot = [0xff; 48];
     assert_eq!(iu.emit(&mut slot), Ok(48));
     assert_eq!(&slot[..], expected);
-    assert_eq!(
-        FromInitiator::parse(&expected),
-        Ok(FromInitiator::TaskManagement(iu))
-    );
-    assert!(matches!(
-        iu.emit(&mut slot[..47]),
-        Err(WireError::SlotTooShort { .. })
-    ));
+    assert_eq!(FromInitiator::parse(&expected), Ok(FromInitiator::TaskManagement(iu)));
+    assert!(matches!(iu.emit(&mut slot[..47]), Err(WireError::SlotTooShort { .. })));
     let mut unknown = expected.clone();
     unknown[30] = 3;
     assert!(matches!(
@@ -442,16 +374,10 @@ fn short_ius_bytes() {
         assert_eq!(&slot[..expected.len()], expected);
     };
 
-    let credit = CreditRequest {
-        tag: TAG,
-        delta: -1,
-    };
+    let credit = CreditRequest { tag: TAG, delta: -1 };
     let expected = iu(0x81, [0xff; 4]);
     check(credit.emit(&mut slot), &slot, &expected);
-    assert_eq!(
-        FromTarget::parse(&expected),
-        Ok(FromTarget::CreditRequest(credit))
-    );
+    assert_eq!(FromTarget::parse(&expected), Ok(FromTarget::CreditRequest(credit)));
 
     let answer = CreditResponse { tag: TAG };
     let expected = iu(0x41, [0; 4]);
@@ -472,10 +398,7 @@ fn short_ius_bytes() {
     let logout = InitiatorLogout { tag: TAG };
     let expected = iu(0x03, [0; 4]);
     check(logout.emit(&mut slot), &slot, &expected);
-    assert_eq!(
-        FromInitiator::parse(&expected),
-        Ok(FromInitiator::Logout(logout))
-    );
+    assert_eq!(FromInitiator::parse(&expected), Ok(FromInitiator::Logout(logout)));
 
     let logout = TargetLogout {
         tag: TAG,
@@ -504,23 +427,14 @@ fn short_ius_bytes() {
         ],
     );
     check(event.emit(&mut slot), &slot, &expected);
-    assert_eq!(
-        FromTarget::parse(&expected),
-        Ok(FromTarget::AsyncEvent(event))
-    );
+    assert_eq!(FromTarget::parse(&expected), Ok(FromTarget::AsyncEvent(event)));
     assert!(AsyncEvent::parse(&expected[..37]).is_err());
 }
 
 #[test]
 fn foreign_opcodes() {
-    assert_eq!(
-        FromTarget::parse(&[0x02; 64]),
-        Err(WireError::UnknownOpcode(0x02))
-    );
-    assert_eq!(
-        FromInitiator::parse(&[0xc1; 64]),
-        Err(WireError::UnknownOpcode(0xc1))
-    );
+    assert_eq!(FromTarget::parse(&[0x02; 64]), Err(WireError::UnknownOpcode(0x02)));
+    assert_eq!(FromInitiator::parse(&[0xc1; 64]), Err(WireError::UnknownOpcode(0xc1)));
     assert!(FromTarget::parse(&[]).is_err() && FromInitiator::parse(&[]).is_err());
 }
 
@@ -538,15 +452,9 @@ fn residual() -> impl Strategy<Value = Option<Residual>> {
 
 /// Bytes that begin like an IU, so that parsing gets past byte 0.
 fn iu_like() -> impl Strategy<Value = Vec<u8>> {
-    let opcode = prop::sample::select(vec![
-        0, 1, 2, 3, 0x41, 0x42, 0x80, 0x81, 0x82, 0xc0, 0xc1, 0xc2,
-    ]);
-    (
-        opcode,
-        prop::collection::vec(any::<u8>(), 0..400),
-        any::<bool>(),
-    )
-        .prop_map(|(opcode, mut bytes, small_lengths)| {
+    let opcode = prop::sample::select(vec![0, 1, 2, 3, 0x41, 0x42, 0x80, 0x81, 0x82, 0xc0, 0xc1, 0xc2]);
+    (opcode, prop::collection::vec(any::<u8>(), 0..400), any::<bool>()).prop_map(
+        |(opcode, mut bytes, small_lengths)| {
             if let Some(first) = bytes.first_mut() {
                 *first = opcode;
             }
@@ -556,7 +464,8 @@ fn iu_like() -> impl Strategy<Value = Vec<u8>> {
                 bytes[32..35].fill(0);
             }
             bytes
-        })
+        },
+    )
 }
 
 proptest! {
