@@ -1,7 +1,7 @@
 //! The hosts this one knows on its Ethernets: where a RoCE target may be.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::time::Duration;
 
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
@@ -13,6 +13,8 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, 
 /// kernel takes for its first try.
 const LOOK_STEP: Duration = Duration::from_millis(50);
 const LOOK_STEPS: u32 = 20;
+/// The port whose listener, if there is one, throws everything away.
+const DISCARD: u16 = 9;
 
 /// One entry of the host's neighbour tables (`ip neigh`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,8 +40,9 @@ pub trait Neighbours {
     /// When the kernel does not tell.
     fn list(&mut self) -> Result<Vec<Neighbour>, NeighboursError>;
 
-    /// Makes the host look for `address` and waits a moment for what comes of it.
-    fn look_for(&mut self, address: IpAddr);
+    /// Makes the host look for these, each on the interface it is named with, and waits a moment for what comes
+    /// of it.
+    fn look_for(&mut self, wanted: &[(IpAddr, Option<String>)]);
 }
 
 /// The neighbours of this host, asked from the kernel.
@@ -51,25 +54,39 @@ impl Neighbours for HostNeighbours {
         Ok(dump()?)
     }
 
-    /// Sends an empty datagram to the discard port: the kernel must find the MAC address first.
-    fn look_for(&mut self, address: IpAddr) {
-        let any: IpAddr = match address {
-            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        };
-        let sent = UdpSocket::bind(SocketAddr::new(any, 0))
-            .and_then(|socket| socket.send_to(&[], SocketAddr::new(address, 9)));
-        if let Err(error) = sent {
-            tracing::debug!(%address, %error, "cannot provoke neighbour resolution");
-            return;
+    fn look_for(&mut self, wanted: &[(IpAddr, Option<String>)]) {
+        for (address, interface) in wanted {
+            if let Err(error) = provoke(*address, interface.as_deref()) {
+                tracing::debug!(%address, %error, "cannot provoke neighbour resolution");
+            }
         }
         for _ in 0..LOOK_STEPS {
             std::thread::sleep(LOOK_STEP);
-            if dump().is_ok_and(|known| known.iter().any(|n| n.address == address)) {
+            let known = dump().unwrap_or_default();
+            if wanted
+                .iter()
+                .all(|(address, _)| known.iter().any(|n| n.address == *address))
+            {
                 return;
             }
         }
     }
+}
+
+/// Sends an empty datagram to the discard port: the kernel must find the MAC address first.
+fn provoke(address: IpAddr, interface: Option<&str>) -> io::Result<()> {
+    let (from, to): (IpAddr, SocketAddr) = match address {
+        IpAddr::V4(v4) => (Ipv4Addr::UNSPECIFIED.into(), (v4, DISCARD).into()),
+        IpAddr::V6(v6) => {
+            let any = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))?;
+            let scope = interface.map_or(Ok(0), |name| netdevice::name_to_index(&any, name))?;
+            (
+                Ipv6Addr::UNSPECIFIED.into(),
+                SocketAddrV6::new(v6, DISCARD, 0, scope).into(),
+            )
+        }
+    };
+    UdpSocket::bind((from, 0))?.send_to(&[], to).map(|_| ())
 }
 
 fn dump() -> io::Result<Vec<Neighbour>> {

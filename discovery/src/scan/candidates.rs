@@ -44,6 +44,17 @@ pub enum Unreachable {
          `ip neigh`; behind a router, give the target's IPv6 GID)"
     )]
     NoNeighbour(IpAddr),
+    /// The kernel finds the way to a GID by IPv6.
+    #[error(
+        "nobody answers for {address} on {interface}, so that its GID cannot be reached (is IPv6 off there, or the \
+         host down?)"
+    )]
+    NoIpv6 {
+        /// The link-local address that belongs to its MAC address.
+        address: Ipv6Addr,
+        /// Where it should be.
+        interface: String,
+    },
     /// Nothing to send from.
     #[error(
         "no port has a RoCE v2 GID to reach {gid} from{}: is the network interface up, with an IPv6 address of \
@@ -76,11 +87,10 @@ pub(super) fn plan<'a>(
             Vec::new()
         });
     }
-    for destination in &options.destinations {
-        if !is_known(destination.address, all, &known) {
-            neighbours.look_for(destination.address);
-            known = neighbours.list().unwrap_or(known);
-        }
+    let missing = missing(all, chosen, &known, options);
+    if !missing.is_empty() {
+        neighbours.look_for(&missing);
+        known = neighbours.list().unwrap_or(known);
     }
     let mut plan: Vec<(&Port, Vec<Candidate>)> = chosen.iter().map(|port| (*port, vec![])).collect();
     let context = Context {
@@ -112,11 +122,40 @@ pub(super) fn plan<'a>(
     plan
 }
 
-fn is_known(address: IpAddr, ports: &[Port], neighbours: &[Neighbour]) -> bool {
+/// What the neighbour table lacks: the IPv4 addresses that were named, and the link-local addresses of neighbours
+/// known by another one. Without those a send would block the kernel's interface for seconds, one after another.
+fn missing(
+    all: &[Port],
+    chosen: &[&Port],
+    known: &[Neighbour],
+    options: &RoceOptions,
+) -> Vec<(IpAddr, Option<String>)> {
+    let is_known = |address: IpAddr| {
+        all.iter().any(|port| port.entry_of(address).is_some())
+            || known.iter().any(|neighbour| neighbour.address == address)
+    };
+    let mut missing: Vec<(IpAddr, Option<String>)> = Vec::new();
     // The kernel itself finds the way to an IPv6 GID.
-    address.is_ipv6()
-        || ports.iter().any(|port| port.entry_of(address).is_some())
-        || neighbours.iter().any(|neighbour| neighbour.address == address)
+    let named = options.destinations.iter().filter(|d| d.address.is_ipv4());
+    missing.extend(named.map(|d| (d.address, d.interface.clone())));
+    if options.destinations.is_empty() && options.include_neighbours {
+        for port in chosen {
+            missing.extend(near(port, known).map(|n| (link_local(n).into(), Some(n.interface.clone()))));
+        }
+    }
+    missing.retain(|(address, _)| !is_known(*address));
+    missing.sort();
+    missing.dedup();
+    missing
+}
+
+fn near<'a>(port: &Port, known: &'a [Neighbour]) -> impl Iterator<Item = &'a Neighbour> {
+    let interfaces: Vec<String> = port.interfaces().into_iter().map(str::to_owned).collect();
+    known.iter().filter(move |n| interfaces.contains(&n.interface))
+}
+
+fn link_local(neighbour: &Neighbour) -> Ipv6Addr {
+    link_local_of_mac(neighbour.mac).0.into()
 }
 
 fn add(candidates: &mut Vec<Candidate>, candidate: Candidate) {
@@ -176,13 +215,8 @@ impl Context<'_> {
             })?;
             return Ok((own.gid, entry.interface.clone()));
         }
-        let interfaces = port.interfaces();
-        let fits = |n: &&Neighbour| {
-            n.address == address
-                && interfaces.contains(&n.interface.as_str())
-                && interface.is_none_or(|name| name == n.interface)
-        };
-        let neighbour = self.known.iter().find(fits).ok_or(unknown)?;
+        let fits = |n: &&Neighbour| n.address == address && interface.is_none_or(|name| name == n.interface);
+        let neighbour = near(port, self.known).find(fits).ok_or(unknown)?;
         Ok((link_local_of_mac(neighbour.mac), Some(neighbour.interface.clone())))
     }
 
@@ -194,15 +228,20 @@ impl Context<'_> {
             found.extend(own.map(|e| (e.gid, e.interface.as_deref(), "this host".to_owned())));
         }
         if self.options.include_neighbours {
-            let interfaces = port.interfaces();
-            let near = self.known.iter().filter(|n| interfaces.contains(&n.interface.as_str()));
-            found.extend(near.map(|n| {
-                (
-                    link_local_of_mac(n.mac),
-                    Some(n.interface.as_str()),
-                    n.address.to_string(),
-                )
-            }));
+            for neighbour in near(port, self.known) {
+                let name = neighbour.address.to_string();
+                let address = link_local(neighbour);
+                if self.known.iter().any(|n| n.address == address) {
+                    let gid = Gid(address.octets());
+                    found.push((gid, Some(neighbour.interface.as_str()), name));
+                } else {
+                    let error = Unreachable::NoIpv6 {
+                        address,
+                        interface: neighbour.interface.clone(),
+                    };
+                    report.problem(Severity::Note, Some(port), Some(&name), error);
+                }
+            }
         }
         for (gid, interface, name) in found {
             match self.candidate(port, name.clone(), false, gid, interface, None) {

@@ -42,7 +42,7 @@ fn port(device: &str, interface: &str, mac: [u8; 6], addresses: &[&str]) -> Port
 struct Known {
     now: Vec<Neighbour>,
     later: Vec<Neighbour>,
-    looked_for: Vec<IpAddr>,
+    looked_for: Vec<String>,
 }
 
 impl Neighbours for Known {
@@ -50,8 +50,9 @@ impl Neighbours for Known {
         Ok(self.now.clone())
     }
 
-    fn look_for(&mut self, address: IpAddr) {
-        self.looked_for.push(address);
+    fn look_for(&mut self, wanted: &[(IpAddr, Option<String>)]) {
+        self.looked_for
+            .extend(wanted.iter().map(|(address, _)| address.to_string()));
         self.now.append(&mut self.later);
     }
 }
@@ -62,6 +63,11 @@ fn near(address: &str) -> Neighbour {
         mac: NEAR,
         interface: "eth9".into(),
     }
+}
+
+/// What the host knows of the one neighbour that has an agent.
+fn both() -> Vec<Neighbour> {
+    vec![near("10.9.0.2"), near("fe80::ff:fe00:2")]
 }
 
 fn agents() -> Vec<(Gid, Agent)> {
@@ -94,7 +100,7 @@ fn line(guid: u8, dest: &str) -> String {
 #[test]
 fn the_host_itself_and_its_neighbours() {
     let mut known = Known {
-        now: vec![near("10.9.0.2"), near("fe80::ff:fe00:2")],
+        now: both(),
         ..Known::default()
     };
     let report = scan(&mut known, &options(&[]));
@@ -137,7 +143,7 @@ fn an_unknown_neighbour_is_looked_for() {
     };
     let report = scan(&mut known, &options(&["10.9.0.2", "10.9.0.3"]));
     assert_eq!(lines(&report), [line(2, "10.9.0.2")]);
-    assert_eq!(known.looked_for.len(), 2);
+    assert_eq!(known.looked_for, ["10.9.0.2", "10.9.0.3"]);
     let [problem] = &report.problems[..] else {
         panic!("{:?}", report.problems)
     };
@@ -146,6 +152,30 @@ fn an_unknown_neighbour_is_looked_for() {
         problem.to_string().contains("10.9.0.3: the host knows no MAC address"),
         "{problem}"
     );
+}
+
+#[test]
+fn neighbours_are_looked_for_by_ipv6_before_they_are_asked() {
+    let mut known = Known {
+        now: vec![near("10.9.0.2")],
+        later: both(),
+        ..Known::default()
+    };
+    assert_eq!(
+        lines(&scan(&mut known, &options(&[]))),
+        [line(1, "10.9.0.1"), line(2, "10.9.0.2")]
+    );
+    assert_eq!(known.looked_for, ["fe80::ff:fe00:2"]);
+
+    let mut known = Known {
+        now: vec![near("10.9.0.2")],
+        ..Known::default()
+    };
+    let report = scan(&mut known, &options(&[]));
+    assert_eq!(lines(&report), [line(1, "10.9.0.1")]);
+    assert_eq!(report.problems[0].severity, Severity::Note);
+    let text = report.problems[0].to_string();
+    assert!(text.contains("nobody answers for fe80::ff:fe00:2 on eth9"), "{text}");
 }
 
 #[test]

@@ -204,7 +204,9 @@ fn send_remedy(cause: &io::Error) -> &'static str {
             | Errno::TIMEDOUT
             | Errno::ADDRNOTAVAIL
             | Errno::NOENT,
-        ) => "this host finds no way there: does `ping` reach it, does `ip neigh` show its MAC address?",
+        ) => {
+            "this host finds no way there: `ping` that address; RoCE v2 GIDs are found by IPv6, which both ends need on the interface"
+        }
         Some(Errno::IO | Errno::NODEV | Errno::PIPE) => "the RDMA device is gone: look at `rdma link`",
         _ => "look at the kernel's log",
     }
