@@ -11,9 +11,8 @@
 //! and all of them the [`Device`], which this crate opens itself. Rust's ownership is thus the order of
 //! destruction: queue pair, then completion queue, memory and protection domain, then the device. A [`CmId`] owns
 //! none of these: queue pairs are *not* created on the id, so librdmacm never touches one behind our back (it would
-//! move it between states inside `rdma_get_cm_event`, on whatever thread reads events), receives can be sized by the
-//! target's answer and posted before the connection is confirmed, and an id may die before or after its queue
-//! pair. Every destroy verb's result is checked; where it decides whether memory is safe it is returned, else logged.
+//! move it between states inside `rdma_get_cm_event`, on whatever thread reads events), the target's answer is seen
+//! before the connection is confirmed, and an id may die before or after its queue pair. Every destroy verb's result is checked; where it decides whether memory is safe it is returned, else logged.
 //!
 //! # Threads
 //! Everything here is `Send`: control threads build channels and hand them to reactors. Shared through `Arc`, and

@@ -4,6 +4,7 @@ use std::io;
 use std::mem::ManuallyDrop;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rdma_sys::{
     ibv_access_flags as access, ibv_qp, ibv_qp_attr, ibv_qp_attr_mask as mask, ibv_qp_cap, ibv_qp_init_attr,
@@ -82,12 +83,33 @@ pub struct QueuePairCaps {
     pub max_inline: u32,
 }
 
+/// How long the transport tries before it gives up on a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TransportTimeout {
+    /// The HCA waits 4.096 us x 2^`ack_timeout` for an acknowledgement, in practice up to four times that; 0: for ever.
+    pub ack_timeout: u8,
+    /// How often it sends again.
+    pub retry_count: u8,
+}
+
+impl TransportTimeout {
+    /// When a dead path has failed the queue pair at the latest; `None` when it never does.
+    pub fn gives_up_after(self) -> Option<Duration> {
+        if self.ack_timeout == 0 {
+            return None;
+        }
+        let wait = 4096u64 << self.ack_timeout.min(31);
+        Some(Duration::from_nanos(wait * 4 * (u64::from(self.retry_count) + 1)))
+    }
+}
+
 /// An RC queue pair, owned by whoever may post to it.
 #[derive(Debug)]
 pub struct QueuePair {
     raw: NonNull<ibv_qp>,
     number: u32,
     caps: QueuePairCaps,
+    timeout: Option<TransportTimeout>,
     completions: Reservation,
     domain: Arc<ProtectionDomain>,
 }
@@ -166,6 +188,7 @@ impl QueuePair {
             raw,
             number,
             caps,
+            timeout: None,
             completions,
             domain: domain.clone(),
         };
@@ -197,11 +220,22 @@ impl QueuePair {
         &self.domain
     }
 
+    /// When the transport gives up, known once the connection is established.
+    pub const fn transport_timeout(&self) -> Option<TransportTimeout> {
+        self.timeout
+    }
+
     /// INIT to RTR to RTS, with what the connection manager agreed with the peer.
     pub(crate) fn make_ready(&mut self, id: &CmId) -> Result<(), CmError> {
         for (next, name) in [(state::IBV_QPS_RTR, "RTR"), (state::IBV_QPS_RTS, "RTS")] {
             let (mut attributes, bits) = id.queue_pair_attributes(next)?;
             self.modify(&mut attributes, bits, name)?;
+            if next == state::IBV_QPS_RTS {
+                self.timeout = Some(TransportTimeout {
+                    ack_timeout: attributes.timeout,
+                    retry_count: attributes.retry_cnt,
+                });
+            }
         }
         Ok(())
     }
@@ -267,5 +301,25 @@ impl Drop for QueuePair {
         if let Err(error) = self.end() {
             tracing::error!(%error, "a queue pair is lost");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_transport_gives_up_after_all_tries() {
+        let timeout = |ack_timeout, retry_count| {
+            TransportTimeout {
+                ack_timeout,
+                retry_count,
+            }
+            .gives_up_after()
+        };
+        // 67.1 ms, four times that for each of eight tries.
+        assert_eq!(timeout(14, 7), Some(Duration::from_nanos(4096 * (1 << 14) * 32)));
+        assert_eq!(timeout(0, 7), None);
+        assert_eq!(timeout(40, 0), timeout(31, 0));
     }
 }

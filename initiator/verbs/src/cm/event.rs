@@ -80,7 +80,7 @@ pub enum Event {
         /// A positive errno.
         errno: i32,
     },
-    /// The target accepted. Post receives, then call [`super::CmId::establish`].
+    /// The target accepted: size the receives, then call [`super::CmId::establish`].
     ConnectResponse(Reply),
     /// The connection stands already (iWARP, where there is nothing to confirm).
     Established(Reply),

@@ -255,8 +255,9 @@ impl CmId {
         check(unsafe { rdma_sys::rdma_connect(self.raw.as_ptr(), &mut raw) }).map_err(CmError::Connect)
     }
 
-    /// Makes the queue pair ready and confirms the connection, after `ConnectResponse`. Receives may be posted
-    /// before; SRP targets send nothing before the first command, so they may also be posted after.
+    /// Makes the queue pair ready and confirms the connection, after `ConnectResponse`; not needed after
+    /// `Established`. Receives may be posted afterwards: a target sends nothing before the first command, which one
+    /// flush of the fabric posts after the receives.
     ///
     /// # Errors
     /// When the queue pair does not follow or the confirmation cannot be sent.

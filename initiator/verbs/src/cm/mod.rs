@@ -3,7 +3,7 @@
 //! ```text
 //! EventChannel::new -> create_id -> resolve_address -> AddressResolved -> resolve_route -> RouteResolved
 //!   -> QueuePair::create -> connect (SRP_LOGIN_REQ) -> ConnectResponse (SRP_LOGIN_RSP)
-//!   -> adopt by a reactor, receives posted -> establish -> I/O -> disconnect -> Disconnected
+//!   -> establish -> adopted by a reactor, receives posted, I/O -> disconnect -> Disconnected
 //! ```
 //! Dropping a [`CmId`] at any point ends what it was doing; that is also how a deadline of ours cuts short the
 //! connection manager's own (4.3 s, 15 times).
