@@ -1,4 +1,4 @@
-//! SRP port identifiers (SRP r16a annex B.4) and the I/O class that tells their layout.
+//! SRP port identifiers (SRP r16a annex B) and the I/O class that tells their layout.
 
 use std::fmt;
 use std::str::FromStr;

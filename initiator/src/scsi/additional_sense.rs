@@ -1,4 +1,4 @@
-//! Additional sense codes in words (SPC-4 annex F.2): the ones block storage is seen to send.
+//! Additional sense codes in words (SPC-4): the ones block storage is seen to send.
 
 /// Code, `(ASC << 8) | ASCQ`, and words.
 const WORDS: &[(u16, &str)] = &[

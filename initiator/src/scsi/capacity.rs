@@ -1,4 +1,4 @@
-//! READ CAPACITY data (SBC-3 5.15, 5.16).
+//! READ CAPACITY data (SBC-3).
 
 use super::field;
 

@@ -38,7 +38,7 @@ const READ_12: u8 = 0xa8;
 const WRITE_12: u8 = 0xaa;
 
 impl Cdb {
-    /// A CDB as received; its length follows from the operation code's group (SPC-4 4.2.5.1).
+    /// A CDB as received; its length follows from the operation code's group (SPC-4).
     #[must_use]
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         let len = match bytes[0] >> 5 {
@@ -64,13 +64,13 @@ impl Cdb {
         Self::from_bytes(bytes)
     }
 
-    /// TEST UNIT READY (SPC-4 6.47).
+    /// TEST UNIT READY (SPC-4).
     #[must_use]
     pub fn test_unit_ready() -> Self {
         Self::new(&[(0, &[TEST_UNIT_READY])])
     }
 
-    /// INQUIRY (SPC-4 6.6) for standard data of at most `allocation` bytes.
+    /// INQUIRY (SPC-4) for standard data of at most `allocation` bytes.
     #[must_use]
     pub fn inquiry(allocation: u16) -> Self {
         Self::new(&[(0, &[INQUIRY]), (3, &allocation.to_be_bytes())])
@@ -82,19 +82,19 @@ impl Cdb {
         Self::new(&[(0, &[INQUIRY, EVPD, page]), (3, &allocation.to_be_bytes())])
     }
 
-    /// REPORT LUNS (SPC-4 6.33) for at most `allocation` bytes; `select` 0 asks for all but well-known units.
+    /// REPORT LUNS (SPC-4) for at most `allocation` bytes; `select` 0 asks for all but well-known units.
     #[must_use]
     pub fn report_luns(select: u8, allocation: u32) -> Self {
         Self::new(&[(0, &[REPORT_LUNS, 0, select]), (6, &allocation.to_be_bytes())])
     }
 
-    /// READ CAPACITY (10) (SBC-3 5.15); answers 8 bytes.
+    /// READ CAPACITY (10) (SBC-3); answers 8 bytes.
     #[must_use]
     pub fn read_capacity_10() -> Self {
         Self::new(&[(0, &[READ_CAPACITY_10])])
     }
 
-    /// READ CAPACITY (16) (SBC-3 5.16) for at most `allocation` bytes; answers 32.
+    /// READ CAPACITY (16) (SBC-3) for at most `allocation` bytes; answers 32.
     #[must_use]
     pub fn read_capacity_16(allocation: u32) -> Self {
         Self::new(&[
@@ -103,14 +103,14 @@ impl Cdb {
         ])
     }
 
-    /// MODE SENSE (6) (SPC-4 6.11) for the current values of `page`; `dbd` leaves block descriptors out.
+    /// MODE SENSE (6) (SPC-4) for the current values of `page`; `dbd` leaves block descriptors out.
     #[must_use]
     pub fn mode_sense_6(page: u8, allocation: u8, dbd: bool) -> Self {
         let dbd = if dbd { DBD } else { 0 };
         Self::new(&[(0, &[MODE_SENSE_6, dbd, page & 0x3f, 0, allocation])])
     }
 
-    /// MODE SENSE (10) (SPC-4 6.12) for the current values of `page`; `dbd` leaves block descriptors out.
+    /// MODE SENSE (10) (SPC-4) for the current values of `page`; `dbd` leaves block descriptors out.
     #[must_use]
     pub fn mode_sense_10(page: u8, allocation: u16, dbd: bool) -> Self {
         let dbd = if dbd { DBD } else { 0 };
@@ -127,7 +127,7 @@ impl Cdb {
     }
 
     /// WRITE of `blocks` logical blocks, in the 10-byte form where it reaches, else the 16-byte form. `fua` asks
-    /// for the data to be on the medium before status (SBC-3 5.34).
+    /// for the data to be on the medium before status (SBC-3).
     #[must_use]
     pub fn write(lba: u64, blocks: u32, fua: bool) -> Self {
         match (u32::try_from(lba), u16::try_from(blocks)) {
@@ -136,25 +136,25 @@ impl Cdb {
         }
     }
 
-    /// READ (10) (SBC-3 5.11).
+    /// READ (10) (SBC-3).
     #[must_use]
     pub fn read_10(lba: u32, blocks: u16, fua: bool) -> Self {
         Self::transfer_10(READ_10, lba, blocks, fua)
     }
 
-    /// WRITE (10) (SBC-3 5.33).
+    /// WRITE (10) (SBC-3).
     #[must_use]
     pub fn write_10(lba: u32, blocks: u16, fua: bool) -> Self {
         Self::transfer_10(WRITE_10, lba, blocks, fua)
     }
 
-    /// READ (16) (SBC-3 5.13).
+    /// READ (16) (SBC-3).
     #[must_use]
     pub fn read_16(lba: u64, blocks: u32, fua: bool) -> Self {
         Self::transfer_16(READ_16, lba, blocks, if fua { FUA } else { 0 })
     }
 
-    /// WRITE (16) (SBC-3 5.35).
+    /// WRITE (16) (SBC-3).
     #[must_use]
     pub fn write_16(lba: u64, blocks: u32, fua: bool) -> Self {
         Self::transfer_16(WRITE_16, lba, blocks, if fua { FUA } else { 0 })
@@ -173,25 +173,25 @@ impl Cdb {
         ])
     }
 
-    /// SYNCHRONIZE CACHE (10) (SBC-3 5.22) of the whole medium, status only once it is done.
+    /// SYNCHRONIZE CACHE (10) (SBC-3) of the whole medium, status only once it is done.
     #[must_use]
     pub fn synchronize_cache() -> Self {
         Self::new(&[(0, &[SYNCHRONIZE_CACHE_10])])
     }
 
-    /// SYNCHRONIZE CACHE (16) (SBC-3 5.23) of the whole medium, status only once it is done.
+    /// SYNCHRONIZE CACHE (16) (SBC-3) of the whole medium, status only once it is done.
     #[must_use]
     pub fn synchronize_cache_16() -> Self {
         Self::new(&[(0, &[SYNCHRONIZE_CACHE_16])])
     }
 
-    /// UNMAP (SBC-3 5.28) with a parameter list of `parameter_len` bytes, see [`unmap_list`].
+    /// UNMAP (SBC-3) with a parameter list of `parameter_len` bytes, see [`unmap_list`].
     #[must_use]
     pub fn unmap(parameter_len: u16) -> Self {
         Self::new(&[(0, &[UNMAP]), (7, &parameter_len.to_be_bytes())])
     }
 
-    /// WRITE SAME (16) (SBC-3 5.44) of the one logical block sent as data; `unmap` lets the target deallocate
+    /// WRITE SAME (16) (SBC-3) of the one logical block sent as data; `unmap` lets the target deallocate
     /// where that reads back the same.
     #[must_use]
     pub fn write_same_16(lba: u64, blocks: u32, unmap: bool) -> Self {
@@ -273,7 +273,7 @@ impl Cdb {
     }
 }
 
-/// The parameter list of an UNMAP of one range (SBC-3 5.28.2).
+/// The parameter list of an UNMAP of one range (SBC-3).
 #[must_use]
 pub fn unmap_list(lba: u64, blocks: u32) -> [u8; 24] {
     let mut list = [0; 24];

@@ -1,10 +1,10 @@
-//! Standard INQUIRY data (SPC-4 6.6.2): what kind of thing a logical unit is.
+//! Standard INQUIRY data (SPC-4): what kind of thing a logical unit is.
 
 use std::fmt;
 
 use super::field;
 
-/// Peripheral device type (SPC-4 table 152), five bits.
+/// Peripheral device type (SPC-4), five bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PeripheralType(pub u8);
 

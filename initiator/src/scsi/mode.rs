@@ -1,8 +1,8 @@
-//! MODE SENSE data (SPC-4 7.5): write protection and the write cache.
+//! MODE SENSE data (SPC-4): write protection and the write cache.
 
 use super::field;
 
-/// The caching mode page (SBC-3 6.5.5).
+/// The caching mode page (SBC-3).
 pub const CACHING_PAGE: u8 = 0x08;
 /// All pages.
 pub const ALL_PAGES: u8 = 0x3f;

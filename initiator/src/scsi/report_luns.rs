@@ -1,4 +1,4 @@
-//! REPORT LUNS data (SPC-4 6.33).
+//! REPORT LUNS data (SPC-4).
 
 use super::{Lun, field};
 

@@ -1,10 +1,10 @@
-//! Sense data (SPC-4 4.5): why a command did not simply succeed.
+//! Sense data (SPC-4): why a command did not simply succeed.
 
 use std::fmt;
 
 use super::{additional_sense, field};
 
-/// The sense key: what kind of condition (SPC-4 table 47).
+/// The sense key: what kind of condition (SPC-4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SenseKey {
     /// 0h.
@@ -83,7 +83,7 @@ impl fmt::Display for SenseKey {
 /// Sense data of either format, reduced to what decisions need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Sense {
-    /// It is about an earlier command; the one that got it was not carried out (SPC-4 4.5.7).
+    /// It is about an earlier command; the one that got it was not carried out (SPC-4).
     pub deferred: bool,
     /// What kind of condition.
     pub key: SenseKey,

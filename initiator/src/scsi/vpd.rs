@@ -1,4 +1,4 @@
-//! Vital product data pages (SPC-4 7.8, SBC-3 6.6).
+//! Vital product data pages (SPC-4, SBC-3).
 
 use std::fmt::Write as _;
 
@@ -67,7 +67,7 @@ pub fn unit_serial_number(data: &[u8]) -> Result<String, VpdError> {
     body(data, UNIT_SERIAL_NUMBER).map(|body| field::text(body, 0..body.len()))
 }
 
-/// How a designator names a device (SPC-4 table 530), least preferred first.
+/// How a designator names a device (SPC-4), least preferred first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DesignatorKind {
     /// A type this code does not use.
@@ -244,7 +244,7 @@ pub fn rotational(data: &[u8]) -> Result<Option<bool>, VpdError> {
     })
 }
 
-/// How blocks are provisioned (SBC-3 table 173).
+/// How blocks are provisioned (SBC-3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ProvisioningType {
     /// Not reported, or fully provisioned.

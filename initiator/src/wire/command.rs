@@ -23,7 +23,7 @@ const DIRECT: u8 = 1;
 const INDIRECT: u8 = 2;
 const IMMEDIATE: u8 = 3;
 
-/// How a command is ordered among others of its logical unit (SAM-5 8.9).
+/// How a command is ordered among others of its logical unit (SAM-5).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum TaskAttribute {
     /// In any order.

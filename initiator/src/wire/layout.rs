@@ -6,7 +6,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use super::{MemoryDescriptor, WireError};
 
 /// Byte 0, the IU type code.
-pub(super) fn first_byte(iu: &[u8]) -> Result<u8, WireError> {
+pub(in crate::wire) fn first_byte(iu: &[u8]) -> Result<u8, WireError> {
     iu.first().copied().ok_or(WireError::Truncated {
         what: "an IU",
         need: 1,
@@ -15,7 +15,11 @@ pub(super) fn first_byte(iu: &[u8]) -> Result<u8, WireError> {
 }
 
 /// The fixed part of an IU whose type code is byte 0, and what follows it.
-pub(super) fn view<'a, T>(iu: &'a [u8], what: &'static str, expected: u8) -> Result<(&'a T, &'a [u8]), WireError>
+pub(in crate::wire) fn view<'a, T>(
+    iu: &'a [u8],
+    what: &'static str,
+    expected: u8,
+) -> Result<(&'a T, &'a [u8]), WireError>
 where
     T: FromBytes + KnownLayout + Immutable + Unaligned,
 {
@@ -27,7 +31,7 @@ where
 }
 
 /// A structure at the start of `bytes`, and what follows it.
-pub(super) fn prefix<'a, T>(bytes: &'a [u8], what: &'static str) -> Result<(&'a T, &'a [u8]), WireError>
+pub(in crate::wire) fn prefix<'a, T>(bytes: &'a [u8], what: &'static str) -> Result<(&'a T, &'a [u8]), WireError>
 where
     T: FromBytes + KnownLayout + Immutable + Unaligned,
 {
@@ -39,7 +43,11 @@ where
 }
 
 /// Splits `len` bytes off the front of the variable part of an IU.
-pub(super) fn split<'a>(bytes: &'a [u8], len: usize, what: &'static str) -> Result<(&'a [u8], &'a [u8]), WireError> {
+pub(in crate::wire) fn split<'a>(
+    bytes: &'a [u8],
+    len: usize,
+    what: &'static str,
+) -> Result<(&'a [u8], &'a [u8]), WireError> {
     bytes.split_at_checked(len).ok_or(WireError::Truncated {
         what,
         need: len,
@@ -48,13 +56,13 @@ pub(super) fn split<'a>(bytes: &'a [u8], len: usize, what: &'static str) -> Resu
 }
 
 /// The first `need` bytes of the slot an IU is written to.
-pub(super) fn slot<'a>(buf: &'a mut [u8], need: usize, what: &'static str) -> Result<&'a mut [u8], WireError> {
+pub(in crate::wire) fn slot<'a>(buf: &'a mut [u8], need: usize, what: &'static str) -> Result<&'a mut [u8], WireError> {
     let have = buf.len();
     buf.get_mut(..need).ok_or(WireError::SlotTooShort { what, need, have })
 }
 
 /// Writes an IU that has no variable part.
-pub(super) fn emit<T>(raw: &T, buf: &mut [u8], what: &'static str) -> Result<usize, WireError>
+pub(in crate::wire) fn emit<T>(raw: &T, buf: &mut [u8], what: &'static str) -> Result<usize, WireError>
 where
     T: IntoBytes + Immutable,
 {
@@ -67,18 +75,18 @@ where
 /// limit delta or the reason where there is one, else reserved.
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
-pub(super) struct Short {
-    pub(super) opcode: u8,
-    pub(super) solicited: u8,
-    pub(super) reserved: [u8; 2],
-    pub(super) argument: I32,
-    pub(super) tag: U64,
+pub(in crate::wire) struct Short {
+    pub(in crate::wire) opcode: u8,
+    pub(in crate::wire) solicited: u8,
+    pub(in crate::wire) reserved: [u8; 2],
+    pub(in crate::wire) argument: I32,
+    pub(in crate::wire) tag: U64,
 }
 
 const _: () = assert!(size_of::<Short>() == 16);
 
 impl Short {
-    pub(super) fn new(opcode: u8, argument: i32, tag: u64) -> Self {
+    pub(in crate::wire) fn new(opcode: u8, argument: i32, tag: u64) -> Self {
         Self {
             opcode,
             solicited: 0,
@@ -92,7 +100,7 @@ impl Short {
 /// A direct memory descriptor on the wire: 16 bytes.
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
-pub(super) struct RawDescriptor {
+pub(in crate::wire) struct RawDescriptor {
     address: U64,
     key: U32,
     len: U32,

@@ -38,7 +38,7 @@ pub struct MemoryDescriptor {
     pub len: u32,
 }
 
-/// IU type codes (SRP r16a table 11): byte 0 of every IU.
+/// IU type codes (SRP r16a clause 6): byte 0 of every IU.
 pub mod opcode {
     /// SRP_LOGIN_REQ, initiator to target.
     pub const LOGIN_REQUEST: u8 = 0x00;

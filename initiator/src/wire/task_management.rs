@@ -137,7 +137,7 @@ impl TaskManagement {
     }
 }
 
-/// What the response code of an SRP_RSP says of a task management function (SRP r16a table 23).
+/// What the response code of an SRP_RSP says of a task management function (SRP r16a 6.9).
 ///
 /// Only [`TaskResponse::Complete`] proves that the commands concerned will not touch memory or medium any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
