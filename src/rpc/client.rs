@@ -63,7 +63,7 @@ impl CallError {
 fn patience(name: &str) -> Duration {
     match name {
         // Both are bounded by the daemon, well below this even for many devices.
-        method::ATTACH | method::DETACH => Duration::from_secs(300),
+        method::ATTACH | method::DETACH => Duration::from_secs(600),
         _ => Duration::from_secs(30),
     }
 }

@@ -2,7 +2,6 @@
 
 pub(crate) mod client;
 mod connection;
-pub(crate) mod luns;
 mod message;
 mod params;
 pub(crate) mod protocol;

@@ -1,0 +1,55 @@
+//! `ublk-srp daemon`.
+
+use std::num::NonZeroU16;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::failure::Failure;
+use super::logging;
+use crate::rpc::protocol::ErrorKind;
+
+/// Run the daemon: it holds the sessions and serves the block devices
+#[derive(Args, Clone, Debug)]
+pub(super) struct Daemon {
+    /// Reactor threads [default: one for each core]
+    #[arg(long, value_name = "N")]
+    reactors: Option<NonZeroU16>,
+    /// What to log: error, warn, info, debug, trace, or per module as in warn,ublk_srp::rpc=debug
+    /// [default: $UBLK_SRP_LOG, or info]
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
+}
+
+/// What the daemon is told when it starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct DaemonOptions {
+    /// Where it listens.
+    pub(crate) socket: PathBuf,
+    /// Reactor threads; nothing said means one for each core.
+    pub(crate) reactors: Option<u16>,
+}
+
+impl Daemon {
+    pub(super) fn run(&self, socket: &Path) -> Result<(), Failure> {
+        let _last_lines = logging::start(self.log.as_deref())?;
+        // Threads inherit it, so all of the daemon's have it: memory is never reclaimed by writing to the disks
+        // that they serve.
+        if let Err(error) = rustix::process::configure_io_flusher_behavior(true) {
+            tracing::warn!(%error, "not marked as serving disks (CAP_SYS_RESOURCE): short memory may stop this daemon");
+        }
+        let options = DaemonOptions {
+            socket: socket.to_owned(),
+            reactors: self.reactors.map(NonZeroU16::get),
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .thread_name("ublk-srp-ctl")
+            .enable_all()
+            .build()
+            .map_err(|error| Failure::of(ErrorKind::Host, &error).about("cannot start the daemon's threads"))?;
+        let ended = runtime.block_on(crate::daemon::run(options));
+        // Tasks that still wait for something must not hold up the end.
+        runtime.shutdown_background();
+        Ok(ended?)
+    }
+}
