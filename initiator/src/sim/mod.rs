@@ -1,1 +1,31 @@
-//! A simulated fabric and target on a virtual clock.
+//! A fabric and a target in one process: seeded, faulty, with a virtual clock.
+//!
+//! [`SimFabric`] implements [`crate::fabric::Fabric`] over byte vectors and connects to a model [`Target`] that
+//! executes real CDBs on model disks. [`World`] adds an engine, a block client and the clock, and checks at every
+//! step what must hold whatever the peer and the network do: the DMA rule, credits, data, order, time limits.
+//! A run is a function of its seed: nothing here reads a clock, starts a thread or iterates over a hash map.
+
+mod agenda;
+mod check;
+mod client;
+mod fabric;
+mod lease;
+mod net;
+mod odds;
+mod order;
+mod pattern;
+mod queue_pair;
+mod scenario;
+mod shadow;
+mod target;
+mod trace;
+mod world;
+
+pub use check::Violation;
+pub use client::Outcome;
+pub use fabric::{Connect, Refusal, SimFabric};
+pub use odds::{CreditPolicy, Injection, Odds, Profile, Span};
+pub use pattern::{fill_block, stamp_of};
+pub use scenario::{Scenario, run_seed};
+pub use target::{DiskSpec, Target, TargetProfile};
+pub use world::{SessionSpec, World, WorldSpec};

@@ -1,0 +1,262 @@
+//! The block client: what it asked for, what it was told, and whether that is true.
+
+use std::collections::BTreeMap;
+
+use super::check::rule;
+use super::fabric::SimFabric;
+use super::order::Order;
+use super::pattern::fill_block;
+use super::shadow::{Range, Shadow};
+use crate::fabric::QueuePairId;
+use crate::scsi::{BlockError, Lun};
+use crate::session::{BlockOperation, BlockRequest, BlockResult, ControlReply, RequestId};
+use crate::time::Instant;
+
+/// How a request ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// A read, with what came.
+    Read(Vec<u8>),
+    /// A write or flush, with the bytes written.
+    Done(u32),
+    /// A block request failed.
+    Failed(BlockError),
+    /// A control request was answered, or not.
+    Reply(Result<ControlReply, BlockError>),
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Pending {
+    pub(super) session: u32,
+    pub(super) lun: u64,
+    pub(super) block_size: u32,
+    /// None for a control request.
+    pub(super) block: Option<BlockRequest>,
+    /// Flushes the disk had seen.
+    flushes: u64,
+    /// Reported as a read whose data is still with the engine.
+    taking: bool,
+}
+
+impl Pending {
+    pub(super) fn range(&self) -> Option<Range> {
+        let block = self.block.as_ref()?;
+        (block.operation != BlockOperation::Flush).then_some(Range {
+            lun: self.lun,
+            lba: block.lba,
+            blocks: block.blocks,
+        })
+    }
+
+    fn is_write(&self) -> bool {
+        let operation = self.block.as_ref().map(|block| block.operation);
+        matches!(operation, Some(BlockOperation::Write { .. }))
+    }
+
+    fn is_flush(&self) -> bool {
+        self.block
+            .as_ref()
+            .is_some_and(|block| block.operation == BlockOperation::Flush)
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Client {
+    pub(super) pending: BTreeMap<RequestId, Pending>,
+    pub(super) outcomes: BTreeMap<RequestId, (Outcome, Instant)>,
+    pub(super) shadow: Shadow,
+    pub(super) order: Order,
+    last: u64,
+}
+
+impl Client {
+    pub(super) fn next_id(&mut self) -> RequestId {
+        self.last += 1;
+        RequestId(self.last)
+    }
+
+    /// Notes a request that is about to be made.
+    pub(super) fn submitted(
+        &mut self,
+        fabric: &SimFabric,
+        session: u32,
+        lun: Lun,
+        block_size: u32,
+        block: BlockRequest,
+    ) {
+        let pending = Pending {
+            session,
+            lun: lun.0,
+            block_size,
+            block: Some(block),
+            flushes: fabric.target().executed(lun.0).2,
+            taking: false,
+        };
+        if let Some(range) = pending.range() {
+            self.shadow.begin(range, pending.is_write());
+            let read = !pending.is_write();
+            self.order.submitted(lun.0, block.id, block.lba, read);
+        }
+        self.pending.insert(block.id, pending);
+    }
+
+    pub(super) fn submitted_control(&mut self, id: RequestId, session: u32, lun: Lun) {
+        let pending = Pending {
+            session,
+            lun: lun.0,
+            block_size: 0,
+            block: None,
+            flushes: 0,
+            taking: false,
+        };
+        self.pending.insert(id, pending);
+    }
+
+    /// The data of a write.
+    pub(super) fn data(&self, id: RequestId) -> Vec<u8> {
+        let Some(pending) = self.pending.get(&id) else {
+            return Vec::new();
+        };
+        let Some(range) = pending.range() else {
+            return Vec::new();
+        };
+        let size = pending.block_size as usize;
+        let mut data = vec![0; range.blocks as usize * size];
+        for (lba, block) in (range.lba..).zip(data.chunks_mut(size)) {
+            fill_block(block, range.lun, lba, id.0);
+        }
+        data
+    }
+
+    /// A write's turn came.
+    pub(super) fn supply(&mut self, fabric: &SimFabric, id: RequestId, len: u32) {
+        let Some(pending) = self.pending.get(&id).filter(|pending| pending.is_write()) else {
+            return fabric.net.broken(rule::ONCE, format!("data wanted for {id:?}"));
+        };
+        let blocks = pending.range().map_or(0, |range| range.blocks);
+        if len != blocks * pending.block_size {
+            fabric
+                .net
+                .broken(rule::DATA, format!("{len} bytes wanted for {blocks} blocks"));
+        }
+        if let Err(what) = self.order.supplied(pending.lun, id) {
+            fabric.net.broken(rule::ORDER, what);
+        }
+    }
+
+    /// A read's data is there. It has ended as far as the engine may say so.
+    pub(super) fn read_ended(&mut self, fabric: &SimFabric, id: RequestId) {
+        match self.pending.get_mut(&id) {
+            Some(pending) if !pending.taking && !pending.is_write() && !pending.is_flush() => {
+                pending.taking = true;
+                let (lun, pending) = (pending.lun, pending.clone());
+                self.order.ended(lun, id);
+                check_over(fabric, &pending, id);
+            }
+            _ => fabric.net.broken(rule::ONCE, format!("data for {id:?}")),
+        }
+    }
+
+    /// The data of a read was copied.
+    pub(super) fn taken(&mut self, fabric: &SimFabric, id: RequestId, data: Vec<u8>) {
+        let Some(pending) = self.pending.remove(&id) else {
+            return;
+        };
+        let Some(range) = pending.range() else { return };
+        if let Err(what) = self.shadow.compare(range, pending.block_size as usize, &data) {
+            fabric.net.broken(rule::DATA, format!("read {id:?}: {what}"));
+        }
+        self.shadow.end(range, false);
+        self.outcomes.insert(id, (Outcome::Read(data), fabric.net.now));
+    }
+
+    /// A block request ended; `dead` are connections its write may still be executed through.
+    pub(super) fn done(&mut self, fabric: &SimFabric, id: RequestId, result: BlockResult, dead: Vec<QueuePairId>) {
+        let wrong = |pending: &Pending| pending.taking || pending.block.is_none();
+        let Some(pending) = self.pending.remove(&id).filter(|pending| !wrong(pending)) else {
+            return fabric.net.broken(rule::ONCE, format!("{id:?} ended: {result:?}"));
+        };
+        self.order.ended(pending.lun, id);
+        check_over(fabric, &pending, id);
+        if let Some(range) = pending.range() {
+            self.shadow.end(range, pending.is_write());
+            self.judge(fabric, &pending, id, range, result, dead);
+        } else if result.is_ok() && fabric.target().executed(pending.lun).2 <= pending.flushes {
+            let what = format!("flush {id:?} without SYNCHRONIZE CACHE");
+            fabric.net.broken(rule::ACKNOWLEDGED, what);
+        }
+        let outcome = result.map_or_else(Outcome::Failed, Outcome::Done);
+        self.outcomes.insert(id, (outcome, fabric.net.now));
+    }
+
+    fn judge(
+        &mut self,
+        fabric: &SimFabric,
+        pending: &Pending,
+        id: RequestId,
+        range: Range,
+        result: BlockResult,
+        dead: Vec<QueuePairId>,
+    ) {
+        match result {
+            Ok(_) if !pending.is_write() => {
+                fabric.net.broken(rule::DATA, format!("read {id:?} ended without data"));
+            }
+            Ok(len) => {
+                let known = fabric.target().acknowledged(pending.lun, id.0);
+                if !known || len != range.blocks * pending.block_size {
+                    let what = format!("write {id:?}, {len} bytes");
+                    fabric.net.broken(rule::ACKNOWLEDGED, what);
+                }
+                self.shadow.written(range, id.0);
+                let size = pending.block_size as usize;
+                let start = usize::try_from(range.lba).unwrap_or(0) * size;
+                let bytes = fabric.target().disk(pending.lun).get(start..start + len as usize);
+                let compared = self.shadow.compare(range, size, bytes.unwrap_or_default());
+                if let Err(what) = compared {
+                    fabric.net.broken(rule::DATA, format!("write {id:?}: {what}"));
+                }
+            }
+            Err(_) if pending.is_write() => self.shadow.doubtful(range, id.0, dead),
+            Err(_) => {}
+        }
+    }
+
+    pub(super) fn replied(&mut self, fabric: &SimFabric, id: RequestId, result: Result<ControlReply, BlockError>) {
+        match self.pending.remove(&id) {
+            Some(pending) if pending.block.is_none() => {
+                self.outcomes.insert(id, (Outcome::Reply(result), fabric.net.now));
+            }
+            _ => fabric.net.broken(rule::ONCE, format!("reply for {id:?}")),
+        }
+    }
+
+    /// Compares whole disks with what they must hold.
+    pub(super) fn audit(&self, fabric: &SimFabric, lun: Lun, block_size: u32) {
+        let size = block_size as usize;
+        let disk = fabric.target().disk(lun.0);
+        let blocks = u32::try_from(disk.len() / size).unwrap_or(u32::MAX);
+        let range = Range {
+            lun: lun.0,
+            lba: 0,
+            blocks,
+        };
+        if let Err(what) = self.shadow.compare(range, size, disk) {
+            fabric.net.broken(rule::DATA, format!("at the end: {what}"));
+        }
+    }
+}
+
+/// A request that ended must be over for the target.
+fn check_over(fabric: &SimFabric, pending: &Pending, id: RequestId) {
+    let Some(range) = pending.range() else { return };
+    let over = fabric
+        .net
+        .queue_pairs
+        .values()
+        .all(|qp| qp.leases.of_command(range.lun, range.lba, pending.is_write()).is_none());
+    if !over {
+        let what = format!("{id:?} ended while the target may touch its memory");
+        fabric.net.broken(rule::DMA, what);
+    }
+}

@@ -1,0 +1,209 @@
+//! How a simulated network and target behave, and how often they misbehave.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+
+/// A span of time to draw from, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    min: u64,
+    max: u64,
+}
+
+impl Span {
+    /// From `min` to `max` microseconds.
+    #[must_use]
+    pub const fn micros(min: u64, max: u64) -> Self {
+        Self {
+            min: min * 1000,
+            max: max * 1000,
+        }
+    }
+
+    /// A moment of the span.
+    pub fn draw(&self, rng: &mut Rng) -> Duration {
+        Duration::from_nanos(rng.u64(self.min..=self.max))
+    }
+}
+
+/// The time things take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Profile {
+    /// From a doorbell or a SEND of the target until the message is at the other side.
+    pub hop: Span,
+    /// From the arrival of an IU at the target until our SEND completes.
+    pub ack: Span,
+    /// Between the RDMA operations of one command.
+    pub dma: Span,
+    /// What the target takes to execute a command.
+    pub service: Span,
+    /// From the error state until the last access of the peer, and until requests are flushed.
+    pub drain: Span,
+    /// Until the other side learns that the connection is gone.
+    pub notice: Span,
+    /// Until the transport gives up on an unacknowledged SEND.
+    pub transport_retry: Span,
+    /// Until the initiator looks at its completion queue.
+    pub reaction: Span,
+    /// What the block client takes to copy data.
+    pub copy: Span,
+    /// Bytes per RDMA operation.
+    pub chunk: u32,
+    /// A poll may return fewer completions than there are.
+    pub partial_polls: bool,
+}
+
+impl Default for Profile {
+    fn default() -> Self {
+        Self {
+            hop: Span::micros(1, 40),
+            ack: Span::micros(0, 400),
+            dma: Span::micros(0, 30),
+            service: Span::micros(5, 300),
+            drain: Span::micros(0, 3000),
+            notice: Span::micros(100, 2_000_000),
+            transport_retry: Span::micros(500_000, 4_000_000),
+            reaction: Span::micros(0, 30),
+            copy: Span::micros(0, 200),
+            chunk: 4096,
+            partial_polls: true,
+        }
+    }
+}
+
+/// How often what goes wrong, per mille of the occasions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Odds {
+    /// Per command: UNIT ATTENTION.
+    pub unit_attention: u16,
+    /// Per command: BUSY.
+    pub busy: u16,
+    /// Per command: TASK SET FULL.
+    pub task_set_full: u16,
+    /// Per command: GOOD with fewer bytes moved than asked for.
+    pub short: u16,
+    /// Per command: CHECK CONDITION that no retry heals.
+    pub check: u16,
+    /// Per command: it is never answered.
+    pub swallow: u16,
+    /// Per command: it takes seconds.
+    pub slow: u16,
+    /// Per response: it is sent twice.
+    pub duplicate: u16,
+    /// Per response: another one, for a command that is over, follows.
+    pub stale: u16,
+    /// Per response: unreadable bytes follow.
+    pub garbage: u16,
+    /// Per response: an IU longer than agreed follows.
+    pub oversized: u16,
+    /// Per response: SRP_AER_REQ follows.
+    pub async_event: u16,
+    /// Per response: SRP_T_LOGOUT follows, and the target closes.
+    pub logout: u16,
+    /// Per IU to the target: the queue pair breaks on our side.
+    pub break_local: u16,
+    /// Per IU to the target: nothing gets through any more, in either direction.
+    pub cut: u16,
+    /// Per IU to the target: the target drops the connection and says so.
+    pub disconnect: u16,
+    /// Per IU to the target: bursts of unreadable IUs that use up all receives.
+    pub burst: u16,
+}
+
+impl Odds {
+    /// Some of the faults, each at a rate of its own; most seeds have only a few kinds.
+    pub fn swarm(rng: &mut Rng) -> Self {
+        let mut odds = Self::default();
+        let severe = rng.u8(0..4);
+        for rate in [
+            &mut odds.unit_attention,
+            &mut odds.busy,
+            &mut odds.task_set_full,
+            &mut odds.short,
+            &mut odds.check,
+            &mut odds.slow,
+            &mut odds.duplicate,
+            &mut odds.stale,
+            &mut odds.async_event,
+        ] {
+            if rng.u8(0..3) == 0 {
+                *rate = rng.u16(1..=120);
+            }
+        }
+        for rate in [
+            &mut odds.swallow,
+            &mut odds.garbage,
+            &mut odds.oversized,
+            &mut odds.logout,
+            &mut odds.break_local,
+            &mut odds.cut,
+            &mut odds.disconnect,
+            &mut odds.burst,
+        ] {
+            if severe > 0 && rng.u8(0..4) < severe {
+                *rate = rng.u16(1..=12);
+            }
+        }
+        odds
+    }
+
+    /// Whether something that happens `per_mille` of the time happens now.
+    pub(super) fn hit(rng: &mut Rng, per_mille: u16) -> bool {
+        per_mille > 0 && rng.u16(0..1000) < per_mille
+    }
+}
+
+/// How the target gives credit back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CreditPolicy {
+    /// One with every response.
+    #[default]
+    Each,
+    /// So many at once; all of them with the last response that is outstanding.
+    Batch(i32),
+    /// More or less than one, also negative; all of them with the last response that is outstanding.
+    Wobble,
+    /// None with responses, all by SRP_CRED_REQ.
+    ByRequest,
+    /// None at all.
+    Never,
+}
+
+/// What shall become of one command of a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Injection {
+    /// UNIT ATTENTION with this additional sense.
+    UnitAttention {
+        /// Additional sense code.
+        asc: u8,
+        /// Its qualifier.
+        ascq: u8,
+    },
+    /// BUSY.
+    Busy,
+    /// TASK SET FULL.
+    TaskSetFull,
+    /// GOOD with this many bytes fewer moved.
+    Short(u32),
+    /// CHECK CONDITION.
+    Check {
+        /// Sense key.
+        key: u8,
+        /// Additional sense code.
+        asc: u8,
+        /// Its qualifier.
+        ascq: u8,
+    },
+    /// It is executed, or not, and never answered.
+    Swallow {
+        /// It is executed.
+        executed: bool,
+    },
+    /// It takes this long.
+    Slow(Duration),
+    /// Its response is sent twice.
+    Duplicate,
+    /// Response code 2: request fields invalid.
+    Refused,
+}

@@ -1,0 +1,88 @@
+//! Who went first: FIFO within a logical unit, round robin across those of a session.
+//!
+//! The post of a read and the [`crate::session::Event::Supply`] of a write tell when a request left its queue.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::session::RequestId;
+
+#[derive(Debug, Default)]
+struct Unit {
+    session: u32,
+    /// Requests that have not left their queue, and whether they are reads.
+    waiting: VecDeque<(RequestId, u64, bool)>,
+    /// Reads of other units that left since this one's turn.
+    passed: u32,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Order {
+    units: BTreeMap<u64, Unit>,
+}
+
+impl Order {
+    pub(super) fn know(&mut self, lun: u64, session: u32) {
+        self.units.entry(lun).or_default().session = session;
+    }
+
+    pub(super) fn submitted(&mut self, lun: u64, id: RequestId, lba: u64, read: bool) {
+        let unit = self.units.entry(lun).or_default();
+        if unit.waiting.is_empty() {
+            unit.passed = 0;
+        }
+        unit.waiting.push_back((id, lba, read));
+    }
+
+    /// It ended; maybe without having left its queue.
+    pub(super) fn ended(&mut self, lun: u64, id: RequestId) {
+        if let Some(unit) = self.units.get_mut(&lun) {
+            unit.waiting.retain(|(other, _, _)| *other != id);
+        }
+    }
+
+    /// A write left its queue.
+    pub(super) fn supplied(&mut self, lun: u64, id: RequestId) -> Result<(), String> {
+        let Some(unit) = self.units.get_mut(&lun) else {
+            return Ok(());
+        };
+        unit.passed = 0;
+        let first = unit.waiting.iter().find(|(_, _, read)| !read).map(|(id, _, _)| *id);
+        unit.waiting.retain(|(other, _, _)| *other != id);
+        match first {
+            Some(first) if first != id => Err(format!("write {id:?} went before {first:?}")),
+            _ => Ok(()),
+        }
+    }
+
+    /// A read was posted. The first error is of order, the second of fairness.
+    pub(super) fn posted(&mut self, lun: u64, lba: u64) -> (Result<(), String>, Result<(), String>) {
+        let Some(unit) = self.units.get_mut(&lun) else {
+            return (Ok(()), Ok(()));
+        };
+        unit.passed = 0;
+        let session = unit.session;
+        let place = unit.waiting.iter().position(|(_, at, read)| *read && *at == lba);
+        // One that had left its queue before is a retry.
+        let Some(place) = place else { return (Ok(()), Ok(())) };
+        let first = unit.waiting.iter().position(|(_, _, read)| *read);
+        let order = if first == Some(place) {
+            Ok(())
+        } else {
+            Err(format!("read of lun {} lba {lba} overtook another", lun >> 48))
+        };
+        unit.waiting.remove(place);
+        let bound = self.units.values().filter(|unit| unit.session == session).count();
+        let mut fairness = Ok(());
+        for (other, unit) in &mut self.units {
+            let waits = unit.waiting.front().is_some_and(|(_, _, read)| *read);
+            if *other == lun || unit.session != session || !waits {
+                continue;
+            }
+            unit.passed += 1;
+            if unit.passed as usize > bound {
+                fairness = Err(format!("lun {} passed over {} times", other >> 48, unit.passed));
+            }
+        }
+        (order, fairness)
+    }
+}

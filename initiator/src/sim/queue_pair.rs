@@ -1,0 +1,165 @@
+//! One simulated queue pair: slots, arenas, what is posted, and the state.
+
+use std::collections::VecDeque;
+
+use super::lease::Leases;
+use crate::fabric::{Extent, QueuePairId, RegionId};
+use crate::session::SlotPlan;
+use crate::time::Instant;
+use crate::wire::MemoryDescriptor;
+
+/// Arenas begin this far apart in the address space targets see.
+const ARENA_STRIDE: u64 = 1 << 32;
+
+/// A posted SEND.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PostedSend {
+    pub(super) slot: u16,
+    pub(super) len: u32,
+    pub(super) payload: Option<Extent>,
+    /// The hardware knows of it.
+    pub(super) rung: bool,
+    /// It is on the wire.
+    pub(super) transmitted: bool,
+}
+
+/// A posted receive.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PostedReceive {
+    pub(super) slot: u16,
+    /// Posted before the queue pair went into error: it is flushed behind the last access.
+    pub(super) guard: bool,
+}
+
+/// What a receive slot is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ReceiveSlot {
+    /// Ours; `usize` bytes of an IU are in it.
+    Readable(usize),
+    /// The fabric's.
+    Posted,
+}
+
+/// A data arena.
+#[derive(Debug)]
+pub(super) struct Arena {
+    pub(super) bytes: Vec<u8>,
+    /// A target may write; else it may read.
+    pub(super) remote_write: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct SimQueuePair {
+    pub(super) id: QueuePairId,
+    pub(super) plan: SlotPlan,
+    pub(super) send_slots: Vec<Vec<u8>>,
+    /// A send from this slot has not been reported as completed.
+    pub(super) send_busy: Vec<bool>,
+    pub(super) receive_slots: Vec<Vec<u8>>,
+    pub(super) receive_state: Vec<ReceiveSlot>,
+    pub(super) arenas: Vec<Arena>,
+    pub(super) sends: VecDeque<PostedSend>,
+    pub(super) receives: VecDeque<PostedReceive>,
+    /// IUs that came while no receive was posted.
+    pub(super) inbound: VecDeque<Vec<u8>>,
+    /// In error since then; the peer's last access is before the second moment.
+    pub(super) error: Option<(Instant, Instant)>,
+    /// Nothing gets through.
+    pub(super) cut: bool,
+    pub(super) leases: Leases,
+    /// Request limit as the initiator can know it.
+    pub(super) credits: i64,
+    /// Messages keep their order: not before these.
+    pub(super) to_target: Instant,
+    pub(super) to_initiator: Instant,
+    pub(super) acknowledged: Instant,
+}
+
+/// What a queue pair is made with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sizes {
+    pub(super) plan: SlotPlan,
+    pub(super) send_slot: usize,
+    pub(super) receive_slot: usize,
+    pub(super) arena: u32,
+    pub(super) credits: i32,
+}
+
+impl SimQueuePair {
+    pub(super) const READ_ARENA: RegionId = RegionId(0);
+    pub(super) const WRITE_ARENA: RegionId = RegionId(1);
+
+    pub(super) fn new(id: QueuePairId, sizes: Sizes) -> Self {
+        let arena = |remote_write| Arena {
+            bytes: vec![0xa5; sizes.arena as usize],
+            remote_write,
+        };
+        let (sends, receives) = (usize::from(sizes.plan.sends), usize::from(sizes.plan.receives));
+        Self {
+            id,
+            plan: sizes.plan,
+            send_slots: vec![vec![0xee; sizes.send_slot]; sends],
+            send_busy: vec![false; sends],
+            receive_slots: vec![vec![0xee; sizes.receive_slot]; receives],
+            receive_state: vec![ReceiveSlot::Readable(0); receives],
+            arenas: vec![arena(true), arena(false)],
+            sends: VecDeque::new(),
+            receives: VecDeque::new(),
+            inbound: VecDeque::new(),
+            error: None,
+            cut: false,
+            leases: Leases::default(),
+            credits: i64::from(sizes.credits),
+            to_target: Instant::default(),
+            to_initiator: Instant::default(),
+            acknowledged: Instant::default(),
+        }
+    }
+
+    pub(super) fn is_broken(&self) -> bool {
+        self.error.is_some()
+    }
+
+    fn key(&self, region: RegionId) -> u32 {
+        self.id.0 << 8 | u32::from(region.0) | 0x80
+    }
+
+    /// How a target names an extent.
+    pub(super) fn describe(&self, extent: Extent) -> MemoryDescriptor {
+        MemoryDescriptor {
+            address: ARENA_STRIDE * u64::from(extent.region.0 + 1) + u64::from(extent.offset),
+            key: self.key(extent.region),
+            len: extent.len,
+        }
+    }
+
+    /// The extent a target names, when there is one.
+    pub(super) fn resolve(&self, descriptor: MemoryDescriptor) -> Option<Extent> {
+        let region = (0u16..)
+            .zip(&self.arenas)
+            .find(|(region, _)| self.key(RegionId(*region)) == descriptor.key)?;
+        let base = ARENA_STRIDE * u64::from(region.0 + 1);
+        let offset = u32::try_from(descriptor.address.checked_sub(base)?).ok()?;
+        let end = u64::from(offset) + u64::from(descriptor.len);
+        let fits = end <= region.1.bytes.len() as u64;
+        fits.then_some(Extent {
+            region: RegionId(region.0),
+            offset,
+            len: descriptor.len,
+        })
+    }
+
+    pub(super) fn bytes(&self, extent: Extent) -> Option<&[u8]> {
+        let arena = self.arenas.get(usize::from(extent.region.0))?;
+        arena
+            .bytes
+            .get(extent.offset as usize..extent.offset as usize + extent.len as usize)
+    }
+
+    pub(super) fn bytes_mut(&mut self, extent: Extent) -> Option<&mut [u8]> {
+        let arena = self.arenas.get_mut(usize::from(extent.region.0))?;
+        arena
+            .bytes
+            .get_mut(extent.offset as usize..extent.offset as usize + extent.len as usize)
+    }
+}

@@ -1,0 +1,209 @@
+//! Runs drawn from a seed: what is set up, what is asked for, and what goes wrong.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+use srp_addressing::PortId;
+
+use super::odds::{CreditPolicy, Odds, Profile, Span};
+use super::shadow::Range;
+use super::target::{DiskSpec, TargetProfile};
+use super::world::{Errand, SessionSpec, World, WorldSpec};
+use crate::scsi::{Cdb, Lun};
+use crate::session::{BlockOperation, Limits};
+
+/// Simulated time within which every run has to be over.
+const LIMIT: Duration = Duration::from_secs(4 * 3600);
+
+/// A run.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// What there is.
+    pub world: WorldSpec,
+    /// What goes wrong while requests are made.
+    pub odds: Odds,
+    /// How many requests are made.
+    pub requests: u32,
+    /// How many are under way at most.
+    pub depth: usize,
+    /// Between two requests.
+    pub think: Span,
+    /// How often per mille of the requests a disk goes or comes.
+    pub plugging: u16,
+    /// How often per mille of the requests the control side closes a channel.
+    pub closing: u16,
+}
+
+impl Scenario {
+    /// The run of a seed.
+    #[must_use]
+    pub fn from_seed(seed: u64) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        let units = rng.u32(1..=4);
+        let disks: Vec<DiskSpec> = (0..units)
+            .map(|number| {
+                let block_size = if rng.u8(0..4) == 0 { 4096 } else { 512 };
+                let blocks = rng.u64(64..=400);
+                DiskSpec {
+                    lun: Lun::from_index(number).0,
+                    block_size,
+                    blocks,
+                }
+            })
+            .collect();
+        let split = if units > 1 && rng.bool() {
+            rng.u32(1..units)
+        } else {
+            units
+        };
+        let session = |port: u8, luns: std::ops::Range<u32>| SessionSpec {
+            port: PortId([port; 16]),
+            luns: luns.collect(),
+        };
+        let mut sessions = vec![session(1, 0..split)];
+        if split < units {
+            sessions.push(session(3, split..units));
+        }
+        let credit = match rng.u8(0..6) {
+            0 => CreditPolicy::Batch(rng.i32(2..=8)),
+            1 => CreditPolicy::Wobble,
+            2 => CreditPolicy::ByRequest,
+            _ => CreditPolicy::Each,
+        };
+        let request_limit = *rng.choice(&[2, 3, 5, 16, 64]).unwrap_or(&16);
+        let target = TargetProfile {
+            request_limit,
+            credit,
+            attention_at_login: rng.bool(),
+            descriptor_sense: rng.bool(),
+            disks,
+            ..TargetProfile::default()
+        };
+        let profile = Profile {
+            chunk: *rng.choice(&[512, 4096, 65536]).unwrap_or(&4096),
+            partial_polls: rng.bool(),
+            ack: Span::micros(0, *rng.choice(&[1, 100, 5000]).unwrap_or(&100)),
+            service: Span::micros(1, *rng.choice(&[50, 500, 20_000]).unwrap_or(&500)),
+            drain: Span::micros(0, *rng.choice(&[10, 3000, 100_000]).unwrap_or(&3000)),
+            ..Profile::default()
+        };
+        let max_transfer = 64 << 10;
+        let world = WorldSpec {
+            seed,
+            profile,
+            target,
+            limits: Limits::default(),
+            queue_size: *rng.choice(&[1, 4, 32]).unwrap_or(&32),
+            arena: max_transfer * rng.u32(1..=4),
+            max_transfer,
+            sessions,
+            relogin: Some(Span::micros(0, 3_000_000)),
+            unsupplied: if rng.u8(0..4) == 0 { 30 } else { 0 },
+        };
+        Self {
+            world,
+            odds: if rng.u8(0..6) == 0 {
+                Odds::default()
+            } else {
+                Odds::swarm(&mut rng)
+            },
+            requests: rng.u32(30..=150),
+            depth: rng.usize(1..=48),
+            think: Span::micros(0, *rng.choice(&[10, 300, 20_000]).unwrap_or(&300)),
+            plugging: if rng.u8(0..4) == 0 { 30 } else { 0 },
+            closing: if rng.u8(0..8) == 0 { 10 } else { 0 },
+        }
+    }
+}
+
+/// Runs the scenario of a seed to its end.
+///
+/// # Errors
+/// With a report when a rule was broken.
+pub fn run_seed(seed: u64) -> Result<World, String> {
+    let scenario = Scenario::from_seed(seed);
+    let mut world = World::new(scenario.world.clone());
+    world.fabric().set_odds(scenario.odds);
+    let mut left = scenario.requests;
+    while left > 0 {
+        let busy = world.client.pending.len();
+        if busy < scenario.depth {
+            left -= 1;
+            world.ask(&scenario);
+            let pause = scenario.think.draw(&mut world.rng);
+            world.run_for(pause)?;
+        } else {
+            let moved = world.step();
+            world.verdict()?;
+            if !moved {
+                break;
+            }
+            if world.now().as_nanos() > LIMIT.as_nanos() as u64 {
+                return Err(format!("seed {seed}: not over in time\n{}", world.fabric().trace()));
+            }
+        }
+    }
+    world.fabric().set_odds(Odds::default());
+    world.run_until_idle(LIMIT)?;
+    Ok(world)
+}
+
+impl World {
+    /// Makes one random request.
+    fn ask(&mut self, scenario: &Scenario) {
+        let units: Vec<u32> = self.spec.sessions.iter().flat_map(|spec| spec.luns.clone()).collect();
+        let Some(number) = self.rng.choice(&units).copied() else {
+            return;
+        };
+        if Odds::hit(&mut self.rng, scenario.plugging) {
+            self.unplug(number);
+            self.after(Span::micros(0, 1_000_000), Errand::Scenario(number));
+        }
+        if Odds::hit(&mut self.rng, scenario.closing) {
+            let session = self.session_of(number).unwrap_or(0);
+            self.close(session as usize);
+        }
+        let kind = self.rng.u8(0..100);
+        if kind < 5 {
+            let session = self.session_of(number).unwrap_or(0) as usize;
+            let timeout = Duration::from_secs(10);
+            if self.rng.bool() {
+                self.control(session, number, Cdb::test_unit_ready(), 0, timeout);
+            } else {
+                self.control(session, number, Cdb::inquiry(96), 96, timeout);
+            }
+            return;
+        }
+        let Some(disk) = self.disk_spec(number) else { return };
+        let most = u64::from(self.spec.max_transfer / disk.block_size).min(disk.blocks);
+        let most = if self.rng.bool() { most.min(8) } else { most };
+        for _ in 0..8 {
+            let blocks = self.rng.u64(1..=most);
+            let lba = self.rng.u64(0..=disk.blocks - blocks);
+            let write = kind < 55;
+            let blocks = u32::try_from(blocks).unwrap_or(1);
+            let range = Range {
+                lun: disk.lun,
+                lba,
+                blocks,
+            };
+            if self.client.shadow.is_free(range, write) {
+                let fua = self.rng.bool();
+                let operation = if write {
+                    BlockOperation::Write { fua }
+                } else {
+                    BlockOperation::Read
+                };
+                self.submit(number, operation, lba, blocks);
+                return;
+            }
+        }
+        self.flush(number);
+    }
+
+    /// A disk comes back.
+    pub(super) fn scenario(&mut self, number: u32) {
+        self.engine().remove_disk(crate::session::LunKey(number));
+        self.plug(number);
+    }
+}
