@@ -62,7 +62,7 @@ impl Attach {
         for (number, line) in (1..).zip(input.split(b'\n')) {
             let line =
                 line.map_err(|error| Failure::of(ErrorKind::Internal, &error).about("cannot read standard input"))?;
-            let Ok(line) = str::from_utf8(line.trim_ascii()) else {
+            let Ok(line) = std::str::from_utf8(line.trim_ascii()) else {
                 seen = true;
                 output.failure(&Failure::new(
                     ErrorKind::Usage,
