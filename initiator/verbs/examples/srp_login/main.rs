@@ -1,7 +1,7 @@
 //! Logs in to an SRP target over RDMA/CM, asks one LUN who it is, and logs out; nothing may be left over then.
 //!
 //! With `--scratch` it also writes to the LUN and reads it back; with `--load` it keeps 32 reads in flight for two
-//! seconds and then fails its own queue pair; with `--watch` it waits for ten seconds and prints what happens.
+//! seconds and then fails its own queue pair; with `--watch` it probes for ten seconds and prints what happens.
 //!
 //! usage: `srp_login IP:PORT ID_EXT IOC_GUID INITIATOR_EXT [LUN] [--scratch] [--load] [--watch]`
 
@@ -81,15 +81,24 @@ fn leftovers() -> Fallible<Vec<String>> {
     Ok(left)
 }
 
-/// Prints what HCA and connection report for ten seconds.
-fn watch(channel: &EventChannel, device: &Device) -> Fallible<()> {
-    let end = Instant::now() + Duration::from_secs(10);
-    while Instant::now() < end {
+/// For ten seconds, prints what HCA and connection report, and asks the LUN every second whether it is there.
+fn watch(channel: &EventChannel, device: &Device, session: &mut Session) -> Fallible<()> {
+    let start = Instant::now();
+    let mut probe = start;
+    let mut alive = true;
+    while start.elapsed() < Duration::from_secs(10) {
         while let Some(event) = device.next_event()? {
-            println!("device: {event:?}");
+            println!("{:?} device: {event:?}", start.elapsed());
         }
         while let Some((_, event)) = channel.next_event()? {
-            println!("connection: {event}");
+            println!("{:?} connection: {event}", start.elapsed());
+        }
+        if alive && probe.elapsed() > Duration::from_secs(1) {
+            probe = Instant::now();
+            if let Err(error) = session.test_unit_ready() {
+                println!("{:?} probe, after {:?}: {error}", start.elapsed(), probe.elapsed());
+                alive = false;
+            }
         }
         let fds = [device.as_fd(), channel.as_fd()];
         let mut fds = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
@@ -227,7 +236,7 @@ fn run() -> Fallible<()> {
     }
 
     if options.iter().any(|option| option == "--watch") {
-        watch(&channel, &device)?;
+        watch(&channel, &device, &mut session)?;
     }
 
     id.disconnect()?;

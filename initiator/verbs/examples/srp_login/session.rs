@@ -101,9 +101,13 @@ impl Session {
         Ok(())
     }
 
+    pub(super) fn test_unit_ready(&mut self) -> Fallible<u8> {
+        self.run(Cdb::from_bytes([0; 16]), Data::None, None)
+    }
+
     /// Writes by descriptor and as immediate data, and reads both back.
     pub(super) fn scratch(&mut self, immediate: bool) -> Fallible<()> {
-        while self.run(Cdb::from_bytes([0; 16]), Data::None, None)? != 0 {
+        while self.test_unit_ready()? != 0 {
             println!("TEST UNIT READY: unit attention");
         }
         for (lba, in_iu) in [(8, false), (16, true)] {
