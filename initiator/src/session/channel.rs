@@ -25,7 +25,8 @@ pub struct SlotPlan {
     pub commands: u16,
     /// Send slots: commands, one task management function, answers.
     pub sends: u16,
-    /// Receive slots, all of them always posted.
+    /// Receive slots. All but the last are always posted; the last is posted when the channel ends, behind all
+    /// others: its flush says that the target's last access is over.
     pub receives: u16,
 }
 
@@ -39,7 +40,7 @@ impl SlotPlan {
         Self {
             commands,
             sends: commands + 1 + ANSWER_SLOTS,
-            receives: commands + 1 + EXTRA_RECEIVES,
+            receives: commands + 1 + EXTRA_RECEIVES + 1,
         }
     }
 }
@@ -108,6 +109,8 @@ pub(super) struct Channel {
     /// Index into the engine's sessions.
     pub(super) session_index: usize,
     pub(super) credits: i64,
+    /// Commands that took their credit but are not sent yet.
+    pub(super) unsent: u32,
     pub(super) plan: SlotPlan,
     pub(super) slots: Vec<Slot>,
     generation: Vec<u32>,
@@ -147,6 +150,7 @@ impl Channel {
             session: setup.session,
             session_index,
             credits: i64::from(setup.granted.request_limit),
+            unsent: 0,
             plan,
             slots: vec![Slot::Free; usize::from(plan.sends)],
             generation: vec![0; usize::from(plan.sends)],
@@ -184,6 +188,7 @@ impl Channel {
     pub(super) fn claim(&mut self, request: Key, deadline: Instant) -> Option<u16> {
         let slot = self.free_commands.pop()?;
         self.credits -= 1;
+        self.unsent += 1;
         self.commands_out += 1;
         let index = usize::from(slot);
         self.generation[index] = self.generation[index].wrapping_add(1);
@@ -199,7 +204,18 @@ impl Channel {
     /// Gives back a claimed slot whose command was never posted.
     pub(super) fn unclaim(&mut self, slot: u16) {
         self.credits += 1;
+        self.unsent -= 1;
         self.free_command(slot);
+    }
+
+    /// Whether a claimed command may be sent: the target may have taken credit back since the claim.
+    pub(super) fn may_send(&self) -> bool {
+        self.credits + i64::from(self.unsent) > 1
+    }
+
+    /// The slot of the marker: posted when the channel ends.
+    pub(super) fn marker(&self) -> u16 {
+        self.plan.receives - 1
     }
 
     /// The tag of the command in a slot.
@@ -309,7 +325,7 @@ mod tests {
             SlotPlan {
                 commands: 62,
                 sends: 67,
-                receives: 67
+                receives: 68
             }
         );
         assert_eq!(SlotPlan::new(16, 62).commands, 15);

@@ -193,11 +193,12 @@ impl<F: Fabric> Engine<F> {
             );
             session.channel = Some(index);
         }
-        for slot in 0..setup.plan.receives {
+        let posted = setup.plan.receives - 1;
+        for slot in 0..posted {
             self.fabric.post_receive(setup.qp, slot);
         }
         if let Some(channel) = &mut self.channels[index] {
-            channel.receives_posted = u32::from(setup.plan.receives);
+            channel.receives_posted = u32::from(posted);
         }
         self.fabric.flush();
     }
@@ -220,22 +221,25 @@ impl<F: Fabric> Engine<F> {
     pub fn remove_disk(&mut self, key: LunKey) {
         let Some(queue) = self.disks.remove(&key) else { return };
         self.fail_waiting(queue, BlockError::Offline);
-        let Some(session) = self.queues[queue].as_ref().map(|queue| queue.session) else {
+        if let Some(queue) = &mut self.queues[queue] {
+            queue.removed = true;
+        }
+        self.drop_queue(queue);
+    }
+
+    /// Lets go of a removed queue. Requests at the target still name it: it goes with the last of them.
+    pub(super) fn drop_queue(&mut self, index: usize) {
+        let Some(queue) = self.queues[index].as_ref().filter(|queue| queue.removed) else {
             return;
         };
-        if let Some(session) = &mut self.sessions[session] {
-            session.queues.retain(|&other| other != queue);
-            session.ready.retain(|&other| other != queue);
+        if self.requests.iter().any(|(_, request)| request.queue == index) {
+            return;
         }
-        // Requests at the target still name the queue: it goes with the last of them.
-        let busy = self.requests.iter().any(|(_, request)| request.queue == queue);
-        if busy {
-            if let Some(queue) = &mut self.queues[queue] {
-                queue.removed = true;
-            }
-        } else {
-            self.queues[queue] = None;
+        if let Some(session) = &mut self.sessions[queue.session] {
+            session.queues.retain(|&other| other != index);
+            session.ready.retain(|&other| other != index);
         }
+        self.queues[index] = None;
     }
 
     /// Takes a block request. It ends with [`Event::Done`] or [`Event::Data`].
@@ -293,8 +297,13 @@ impl<F: Fabric> Engine<F> {
             channel.unclaim(slot);
             let why = if ok { BlockError::Transport } else { BlockError::Io };
             self.end(handle.0, Err(why));
+            self.dirty = true;
             self.settle(index, now);
             return;
+        }
+        if !channel.may_send() {
+            channel.unclaim(slot);
+            return self.push_waiting(handle.0, true);
         }
         self.send(handle.0, now);
     }

@@ -129,9 +129,27 @@ impl<F: Fabric> Engine<F> {
             match self.start(request, channel, now) {
                 Started::Yes => self.next_queue(index),
                 Started::Refused => {}
+                Started::NoBuffer => {
+                    // What holds a buffer already, to be sent again, must not wait behind what needs one.
+                    let Some(place) = self.holder(index) else { return };
+                    if let Some(session) = &mut self.sessions[index]
+                        && let Some(queue) = session.ready.remove(place)
+                    {
+                        session.ready.push_front(queue);
+                    }
+                }
                 Started::Wait => return,
             }
         }
+    }
+
+    /// The place in the ring of a queue whose first request holds a buffer.
+    fn holder(&self, session: usize) -> Option<usize> {
+        let ready = &self.sessions[session].as_ref()?.ready;
+        ready.iter().position(|&queue| {
+            let request = self.head(queue).and_then(|key| self.requests.get(key));
+            request.is_some_and(|request| request.extent.is_some())
+        })
     }
 
     /// Moves the queue in front to the end, or out of the ring when it is empty.
@@ -155,6 +173,8 @@ pub(super) enum Started {
     Yes,
     /// It left its queue and failed.
     Refused,
-    /// Credit, slot or buffer is short.
+    /// Credit or slot is short.
     Wait,
+    /// The arena has no room.
+    NoBuffer,
 }

@@ -37,12 +37,17 @@ impl<F: Fabric> Engine<F> {
                 if let Err(reason) = self.received(index, completion.slot, len, now) {
                     self.close(index, reason, now);
                 }
-                if let Some(channel) = &mut self.channels[index]
-                    && channel.is_open()
-                {
-                    channel.receives_posted += 1;
-                    let qp = channel.qp;
-                    self.fabric.post_receive(qp, completion.slot);
+                if let Some(channel) = &mut self.channels[index] {
+                    let marker = completion.slot == channel.marker();
+                    if channel.is_open() || marker {
+                        channel.receives_posted += 1;
+                        let qp = channel.qp;
+                        self.fabric.post_receive(qp, completion.slot);
+                        if marker {
+                            // An IU of the target took it: the queue pair is in error by now.
+                            self.fabric.fail(qp);
+                        }
+                    }
                 }
             }
         }

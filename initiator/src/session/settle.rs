@@ -1,6 +1,6 @@
 //! How requests end, and how channels do: nothing is given back while the target could still touch it.
 
-use super::channel::{ChannelError, Slot};
+use super::channel::{Channel, ChannelError, Slot};
 use super::engine::{Engine, Event, Handle};
 use super::request::{Answer, BlockOperation, BlockResult, ControlReply, Key, Purpose, Stage};
 use super::start::Transfer;
@@ -72,17 +72,16 @@ impl<F: Fabric> Engine<F> {
             return;
         };
         let over = request.deadline <= now || request.attempts == u8::MAX;
-        if over
-            || request.channel.is_none_or(|index| {
-                !self.channels[index]
-                    .as_ref()
-                    .is_some_and(super::channel::Channel::is_open)
-            })
-        {
-            let why = if over {
-                BlockError::Timeout
-            } else {
-                BlockError::Transport
+        let open = request
+            .channel
+            .and_then(|index| self.channels[index].as_ref())
+            .is_some_and(Channel::is_open);
+        let removed = self.queues[request.queue].as_ref().is_none_or(|queue| queue.removed);
+        if over || !open || removed {
+            let why = match (open, removed) {
+                (false, _) => BlockError::Transport,
+                (true, true) => BlockError::Offline,
+                (true, false) => BlockError::Timeout,
             };
             return self.end(key, Err(why));
         }
@@ -162,11 +161,7 @@ impl<F: Fabric> Engine<F> {
             self.give_back(index, way, extent);
         }
         self.requests.remove(key);
-        if self.queues[queue].as_ref().is_some_and(|queue| queue.removed)
-            && !self.requests.iter().any(|(_, request)| request.queue == queue)
-        {
-            self.queues[queue] = None;
-        }
+        self.drop_queue(queue);
     }
 
     /// Takes a channel out of service. What the target may still touch stays until [`Engine::settle`] sees
@@ -180,6 +175,9 @@ impl<F: Fabric> Engine<F> {
         }
         let (qp, key, session) = (channel.qp, channel.session, channel.session_index);
         channel.closing = Some(reason.clone());
+        let marker = channel.marker();
+        channel.receives_posted += 1;
+        self.fabric.post_receive(qp, marker);
         self.fabric.fail(qp);
         self.fabric.flush();
         self.events.push_back(Event::ChannelFailed {

@@ -60,7 +60,7 @@ impl<F: Fabric> Engine<F> {
         if let (Some(space), false) = (space, held) {
             extent = space.allocate(len);
             if extent.is_none() {
-                return Started::Wait;
+                return Started::NoBuffer;
             }
         }
         let slot = if channel.can_start() {
@@ -168,6 +168,7 @@ impl<F: Fabric> Engine<F> {
         };
         channel.watch(deadline);
         channel.sends_posted += 1;
+        channel.unsent -= 1;
         self.fabric
             .post_send(channel.qp, slot, u32::try_from(len).unwrap_or(u32::MAX), None);
         if let Some(request) = self.requests.get_mut(key) {

@@ -54,12 +54,18 @@ impl Order {
         }
     }
 
+    /// A command was posted: maybe a retry, which takes its unit's turn too.
+    pub(super) fn turn(&mut self, lun: u64) {
+        if let Some(unit) = self.units.get_mut(&lun) {
+            unit.passed = 0;
+        }
+    }
+
     /// A read was posted. The first error is of order, the second of fairness.
     pub(super) fn posted(&mut self, lun: u64, lba: u64) -> (Result<(), String>, Result<(), String>) {
         let Some(unit) = self.units.get_mut(&lun) else {
             return (Ok(()), Ok(()));
         };
-        unit.passed = 0;
         let session = unit.session;
         let place = unit.waiting.iter().position(|(_, at, read)| *read && *at == lba);
         // One that had left its queue before is a retry.

@@ -462,17 +462,16 @@ impl World {
 
     fn watch_posts(&mut self) {
         for (lun, cdb) in self.fabric().net.take_posts() {
-            let Some((lba, _)) = super::target::extent_of(&cdb) else {
+            self.client.order.turn(lun);
+            let (true, Some((lba, _))) = (matches!(cdb[0], 0x28 | 0x88), super::target::extent_of(&cdb)) else {
                 continue;
             };
-            if matches!(cdb[0], 0x28 | 0x88) {
-                let (order, fairness) = self.client.order.posted(lun, lba);
-                if let Err(what) = order {
-                    self.broken(rule::ORDER, what);
-                }
-                if let Err(what) = fairness {
-                    self.broken(rule::FAIRNESS, what);
-                }
+            let (order, fairness) = self.client.order.posted(lun, lba);
+            if let Err(what) = order {
+                self.broken(rule::ORDER, what);
+            }
+            if let Err(what) = fairness {
+                self.broken(rule::FAIRNESS, what);
             }
         }
     }

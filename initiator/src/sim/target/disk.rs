@@ -114,6 +114,8 @@ impl Disk {
                 self.writes += 1;
                 let wanted = end - start;
                 let len = out.len().min(wanted - (missing as usize).min(wanted));
+                // Blocks are written whole or not at all.
+                let len = len - len % self.spec.block_size as usize;
                 self.data[start..start + len].copy_from_slice(&out[..len]);
                 let mut answer = Answer::good(Vec::new());
                 answer.wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
