@@ -122,8 +122,17 @@ pub enum SlotError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SurveyError {
+    /// The port answers, but has no device management agent: its kernel says so itself.
+    #[error(
+        "{from} has no device management agent: no I/O unit, or its target is not running (on a Linux target: \
+         modprobe ib_srpt)"
+    )]
+    NoAgent {
+        /// Who was asked.
+        from: Address,
+    },
     /// The agent refused.
-    #[error("{from} answered {attribute}: {status} (is it a storage target?)")]
+    #[error("{from} answered {attribute}: {status}")]
     Status {
         /// Who was asked.
         from: Address,

@@ -4,8 +4,8 @@ use srp_addressing::{Gid, PKey, ServiceId};
 
 use super::{IoController, IoUnit, Service, Slot, SlotError, SurveyError};
 use crate::mad::{
-    Attribute, ClassPortInfo, GSI_QKEY, GSI_QP, IoControllerProfile, IoUnitInfo, Mad, Redirect, SERVICES_PER_MAD,
-    ServiceEntries, SlotState, service_entries_modifier,
+    Attribute, ClassPortInfo, GSI_QKEY, GSI_QP, IoControllerProfile, IoUnitInfo, Mad, MadStatus, Redirect,
+    SERVICES_PER_MAD, ServiceEntries, SlotState, service_entries_modifier,
 };
 use crate::ports::is_ipv4_mapped;
 use crate::text::FabricText;
@@ -171,6 +171,9 @@ impl Survey {
             return step;
         }
         let status = mad.status();
+        if matches!(status, MadStatus::BAD_METHOD | MadStatus::BAD_METHOD_ATTRIBUTE) {
+            return Step::Done(Err(SurveyError::NoAgent { from: self.to }));
+        }
         if !status.is_good() {
             let attribute = Attribute::IO_UNIT_INFO;
             return Step::Done(Err(SurveyError::Status {

@@ -125,6 +125,14 @@ fn the_same_controller_in_two_slots() {
 fn nobody_there_and_an_agent_without_class_port_info() {
     let error = survey(&mut exchange([]), gid(9)).unwrap_err();
     assert!(error.to_string().contains("after 3 tries of 100 ms"), "{error}");
+    let refusing = |io_unit_info_status| Agent {
+        io_unit_info_status,
+        ..Agent::default()
+    };
+    let error = survey_one(refusing(0x000c)).unwrap_err();
+    assert!(matches!(error, SurveyError::NoAgent { .. }), "{error}");
+    let error = survey_one(refusing(0x0001)).unwrap_err();
+    assert!(error.to_string().contains("busy"), "{error}");
     let agent = Agent {
         class_port_info_status: 0x000c,
         ..Agent::with([(1, Controller::srp(7))])

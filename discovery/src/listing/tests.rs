@@ -1,4 +1,4 @@
-use srp_addressing::{Gid, Guid, PKey, ServiceId};
+use srp_addressing::{Gid, Guid, PKey, ServiceId, TargetOptions};
 
 use super::*;
 use crate::device_management::{IoController, IoUnit, Service, Slot, SlotError};
@@ -230,6 +230,30 @@ fn roce_lines_need_a_port() {
     assert_eq!(line(Some(scoped)).unwrap(), format!("{head}[fe80::1%eth9]:5555"));
     let error = line(None).unwrap_err();
     assert!(error.to_string().contains("--rdma-cm-port"), "{error}");
+}
+
+#[test]
+fn every_line_is_one_the_initiator_reads() {
+    let cms = [rdma_cm("10.9.0.1:5555", None), rdma_cm("[fe80::1]:5555", Some("eth9"))];
+    let roce = cms.map(|cm| targets_of(&unit(), &seen(LinkLayer::Ethernet, Some(cm))).0);
+    let options = LineOptions {
+        initiator_ext: true,
+        tl_retry_count: Some(2),
+        rule_options: "queue_size=32".into(),
+        max_imm_data: Some(9000),
+    };
+    for target in infiniband().iter().chain(roce.iter().flatten()) {
+        let line = add_target_line(target, &options).unwrap();
+        let read: TargetOptions = line.parse().unwrap();
+        assert_eq!(read.id_ext, u64::from_str_radix(&target.id_ext, 16).unwrap(), "{line}");
+        assert_eq!(
+            (read.ioc_guid, read.initiator_ext),
+            (target.ioc_guid, target.port_guid.0),
+            "{line}"
+        );
+        assert_eq!(read.io_class.code(), target.io_class, "{line}");
+        assert_eq!((read.queue_size, read.max_it_iu_size), (Some(32), Some(8276)), "{line}");
+    }
 }
 
 #[test]

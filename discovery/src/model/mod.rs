@@ -75,6 +75,7 @@ pub(crate) struct Agent {
     pub(crate) max_controllers: u8,
     pub(crate) redirect: Option<ClassPortInfo>,
     pub(crate) class_port_info_status: u16,
+    pub(crate) io_unit_info_status: u16,
     pub(crate) mischief: Mischief,
     /// From this many answers on it is silent.
     pub(crate) dies_after: Option<u32>,
@@ -112,6 +113,7 @@ impl Agent {
                     .keys()
                     .for_each(|slot| info.set_slot(*slot, SlotState::Present));
                 put(info.as_bytes());
+                status = self.io_unit_info_status;
             }
             Attribute::IO_CONTROLLER_PROFILE => match self.slots.get(&(modifier as u8)) {
                 Some(controller) => {

@@ -6,7 +6,7 @@ use srp_addressing::Gid;
 
 use super::{Destination, RoceOptions, ScanReport, Severity};
 use crate::neighbours::{Neighbour, Neighbours};
-use crate::ports::{Port, is_ipv4_mapped, is_link_local, link_local_of_mac};
+use crate::ports::{Port, PortState, is_ipv4_mapped, is_link_local, link_local_of_mac};
 use crate::targets::{RdmaCm, RdmaCmSource};
 use crate::transport::Address;
 
@@ -67,6 +67,14 @@ pub enum Unreachable {
         /// Where it was to be.
         interface: Option<String>,
     },
+    /// The port it would be sought through is not up.
+    #[error("{port} is {state}, not ACTIVE: {}", state.remedy())]
+    NotActive {
+        /// The port.
+        port: String,
+        /// Its state.
+        state: PortState,
+    },
     /// The port is in no partition.
     #[error("the port's P_Key table is empty: look at `rdma link`")]
     NoPartition,
@@ -106,6 +114,9 @@ pub(super) fn plan<'a>(
                 Ok(candidate) => {
                     accepted = true;
                     add(candidates, candidate);
+                }
+                Err(error @ Unreachable::NotActive { .. }) => {
+                    refused.get_or_insert(error);
                 }
                 Err(error) => refused = Some(error),
             }
@@ -173,6 +184,10 @@ struct Context<'a> {
 impl Context<'_> {
     /// What the caller named, seen from `port`.
     fn given(&self, port: &Port, destination: &Destination) -> Result<Candidate, Unreachable> {
+        if port.state != PortState::Active {
+            let (port, state) = (port.name.to_string(), port.state);
+            return Err(Unreachable::NotActive { port, state });
+        }
         let address = destination.address;
         let interface = destination.interface.as_deref();
         let (gid, interface) = match address {

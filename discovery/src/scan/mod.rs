@@ -113,7 +113,8 @@ pub struct Problem {
 
 impl std::fmt::Display for Problem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if let Some(port) = &self.port {
+        // These name the port themselves.
+        if let Some(port) = self.port.as_ref().filter(|_| !matches!(self.cause, Cause::Open(_))) {
             write!(f, "{port}: ")?;
         }
         if let Some(destination) = &self.destination {

@@ -38,7 +38,7 @@ pub(super) fn scan_port(
             Some(Err(error)) => {
                 let severity = match error {
                     _ if candidate.given => Severity::Error,
-                    SurveyError::Query(_) => Severity::Note,
+                    SurveyError::Query(_) | SurveyError::NoAgent { .. } => Severity::Note,
                     _ => Severity::Warning,
                 };
                 report.problem(severity, Some(port), Some(&candidate.name), error);

@@ -272,6 +272,15 @@ fn ports_that_cannot_be_used() {
     assert_eq!(report.problems[0].severity, Severity::Warning);
     assert!(text.contains("modprobe ib_umad"), "{text}");
 
+    let mut down = port("rxe0", "eth9", OWN, &[]);
+    down.state = PortState::Down;
+    let report = discover_roce_with(&[down], &mut Known::default(), closed, &options(&["10.9.0.9"])).unwrap();
+    assert!(
+        report.problems[0]
+            .to_string()
+            .contains("rxe0/1 is DOWN, not ACTIVE: is the cable in")
+    );
+
     let mut bare = port("rxe0", "eth9", OWN, &[]);
     bare.gids.clear();
     let report = discover_roce_with(&[bare], &mut Known::default(), closed, &options(&["fe80::1"])).unwrap();
