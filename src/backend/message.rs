@@ -1,0 +1,103 @@
+//! What the control side and a reactor's backend say to each other.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use srp_initiator::fabric::{QueuePairId, RegionId};
+use srp_initiator::scsi::BlockError;
+use srp_initiator::session::{
+    ChannelError, ChannelState, ControlReply, ControlRequest, DiskSetup, Granted, LunKey, SessionKey, SlotPlan,
+};
+use srp_verbs::fabric::ChannelParts;
+use tokio::sync::oneshot;
+use ublk_frontend::backend::{AreaId, DeviceKey};
+
+use crate::rpc::protocol::Counters;
+
+/// From the control side to a reactor.
+pub(crate) enum Message {
+    /// Serve this logged-in channel.
+    AddChannel(Box<NewChannel>),
+    /// End a channel; [`Event::ChannelClosed`] follows.
+    CloseChannel(QueuePairId),
+    /// Give back what a closed channel was made of.
+    ReleaseChannel(QueuePairId, oneshot::Sender<Option<ChannelParts>>),
+    /// Serve this disk.
+    AddDisk(Disk),
+    /// Forget a disk.
+    RemoveDisk(LunKey),
+    /// Forget a session without channel or disks.
+    RemoveSession(SessionKey),
+    /// A SCSI command of the control side.
+    Control(ControlRequest, oneshot::Sender<Result<ControlReply, BlockError>>),
+    /// Tell a channel's figures.
+    ChannelState(QueuePairId, oneshot::Sender<Option<ChannelState>>),
+}
+
+/// A channel on its way to a reactor.
+pub(crate) struct NewChannel {
+    pub(crate) parts: ChannelParts,
+    pub(crate) session: SessionKey,
+    pub(crate) granted: Granted,
+    pub(crate) plan: SlotPlan,
+    pub(crate) max_transfer: u32,
+    pub(crate) read_arena: Arena,
+    pub(crate) write_arena: Arena,
+    /// Told the name the queue pair has on its reactor.
+    pub(crate) reply: oneshot::Sender<QueuePairId>,
+}
+
+/// A data arena as the reactor knows it.
+#[derive(Clone, Copy)]
+pub(crate) struct Arena {
+    pub(crate) region: RegionId,
+    pub(crate) len: u32,
+    pub(crate) area: AreaId,
+}
+
+/// A disk and the block device in front of it.
+#[derive(Clone)]
+pub(crate) struct Disk {
+    pub(crate) device: DeviceKey,
+    pub(crate) setup: DiskSetup,
+    pub(crate) read_only: bool,
+    pub(crate) counters: Arc<DiskCounters>,
+}
+
+/// From a reactor to the control side.
+#[derive(Clone, Debug)]
+pub(crate) enum Event {
+    /// A channel went down.
+    ChannelFailed {
+        qp: QueuePairId,
+        session: SessionKey,
+        reason: ChannelError,
+    },
+    /// A channel that went down holds nothing any more.
+    ChannelClosed { qp: QueuePairId, session: SessionKey },
+}
+
+/// Counted by the reactors, read by the control side.
+#[derive(Debug, Default)]
+pub(crate) struct DiskCounters {
+    pub(crate) reads: AtomicU64,
+    pub(crate) read_bytes: AtomicU64,
+    pub(crate) writes: AtomicU64,
+    pub(crate) written_bytes: AtomicU64,
+    pub(crate) flushes: AtomicU64,
+    pub(crate) errors: AtomicU64,
+}
+
+impl DiskCounters {
+    pub(crate) fn snapshot(&self) -> Counters {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counters {
+            reads: get(&self.reads),
+            read_bytes: get(&self.read_bytes),
+            writes: get(&self.writes),
+            written_bytes: get(&self.written_bytes),
+            flushes: get(&self.flushes),
+            errors: get(&self.errors),
+        }
+    }
+}

@@ -1,0 +1,406 @@
+//! Attaching: logging in to a target, looking at its logical units, making block devices of its disks.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::sync::Arc;
+
+use srp_addressing::{Endpoint, Guid, PortId, Scope, TargetOptions, Transport};
+use srp_initiator::scsi::bringup::{self, BringUpError};
+use srp_initiator::scsi::{Lun, LunSet};
+use srp_initiator::session::{ChannelSequence, LoginParameters, SessionKey};
+use srp_initiator::wire::login::MultiChannel;
+use tokio::sync::mpsc;
+
+use super::Ground;
+use super::channel::{self, Channel, ChannelSetupError, LocalEnd, SessionGround};
+use super::device::BlockDevice;
+use super::execute::SessionCommands;
+use super::failure::{Login, chain, failure, login_failure, unusable};
+use super::registry::Nexus;
+use super::session::{Request, Session, acl_name};
+use crate::rpc::protocol::{AttachParams, AttachReport, ErrorData, ErrorKind, SkippedLun};
+
+/// Commands per channel when the target text does not say.
+const QUEUE_SIZE: u16 = 127;
+/// Bytes of the largest request when neither the target text nor the unit says less.
+const MAX_TRANSFER: u32 = 1 << 20;
+/// Bytes of data buffers per channel and direction.
+const ARENA: u32 = 16 << 20;
+/// Descriptors a command IU is asked to have room for; ours carry one.
+const DESCRIPTORS: u16 = 12;
+
+/// What a client wants attached.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    pub(crate) target: TargetOptions,
+    luns: Option<LunSet>,
+    exclude: Option<LunSet>,
+    read_only: bool,
+}
+
+impl Wanted {
+    /// Reads the parameters of the method.
+    pub(crate) fn parse(params: &AttachParams) -> Result<Self, ErrorData> {
+        let usage =
+            |what: &str, error: &dyn std::error::Error| failure(ErrorKind::Usage, format!("{what}: {}", chain(error)));
+        let set = |text: &Option<String>, what: &str| {
+            text.as_deref()
+                .map(|text| text.parse::<LunSet>().map_err(|error| usage(what, &error)))
+                .transpose()
+        };
+        Ok(Self {
+            target: params
+                .target
+                .parse()
+                .map_err(|error: srp_addressing::ParseTargetError| usage("target", &error))?,
+            luns: set(&params.luns, "LUNs")?,
+            exclude: set(&params.exclude, "excluded LUNs")?,
+            read_only: params.read_only,
+        })
+    }
+
+    fn wants(&self, lun: Lun) -> bool {
+        self.luns.as_ref().is_none_or(|set| set.contains(lun))
+            && !self.exclude.as_ref().is_some_and(|set| set.contains(lun))
+    }
+}
+
+/// Logs in: SINGLE first, then MULTI as far as the target allows.
+pub(crate) async fn log_in(
+    ground: &Arc<Ground>,
+    key: SessionKey,
+    target: &TargetOptions,
+    requests: &mpsc::UnboundedSender<Request>,
+    taken: impl Fn(&Nexus) -> Option<SessionKey>,
+) -> Result<Session, ErrorData> {
+    let (address, source) = endpoints(target)?;
+    let max_transfer = target
+        .max_sect
+        .map_or(MAX_TRANSFER, |sectors| sectors.saturating_mul(512));
+    let mut shared = SessionGround {
+        key,
+        address,
+        source,
+        retry_count: target.tl_retry_count.unwrap_or(7),
+        queue_size: queue_size(target),
+        max_transfer: max_transfer.clamp(4096, MAX_TRANSFER) & !4095,
+        arena_len: ARENA,
+        domain: None,
+    };
+    let wanted = target
+        .ch_count
+        .map_or(usize::MAX, |count| count as usize)
+        .min(ground.reactors.count());
+    let mut sequence = ChannelSequence::new(u16::try_from(wanted).unwrap_or(u16::MAX));
+    let mut made: Vec<Channel> = Vec::new();
+    let mut names: Option<(LocalEnd, PortId)> = None;
+    while let Some(multichannel) = sequence.next() {
+        let result = one_channel(
+            ground,
+            target,
+            requests,
+            &mut shared,
+            multichannel,
+            made.len(),
+            &mut names,
+            &taken,
+        );
+        match result.await {
+            Ok(channel) => {
+                made.push(channel);
+                sequence.connected();
+            }
+            Err(error) if sequence.refused() => {
+                tracing::warn!(
+                    session = key.0,
+                    channels = made.len(),
+                    wanted,
+                    reason = error.message,
+                    "the target gave fewer channels than wanted"
+                );
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let Some((local, initiator_port)) = names else {
+        return Err(failure(ErrorKind::Internal, "a session without a channel"));
+    };
+    tracing::info!(
+        session = key.0, target = %address, channels = made.len(), local = %local.device,
+        initiator_port = acl_name(initiator_port), "logged in"
+    );
+    Ok(Session {
+        ground: Arc::clone(ground),
+        key,
+        target: target.clone(),
+        address,
+        local,
+        initiator_port,
+        target_port: target.target_port(),
+        wanted_channels: u16::try_from(wanted).unwrap_or(u16::MAX),
+        channels: made,
+        devices: BTreeMap::new(),
+        others: BTreeMap::new(),
+        lost: None,
+        max_transfer: shared.max_transfer,
+    })
+}
+
+#[allow(clippy::too_many_arguments)]
+async fn one_channel(
+    ground: &Ground,
+    target: &TargetOptions,
+    requests: &mpsc::UnboundedSender<Request>,
+    shared: &mut SessionGround,
+    multichannel: MultiChannel,
+    index: usize,
+    names: &mut Option<(LocalEnd, PortId)>,
+    taken: &impl Fn(&Nexus) -> Option<SessionKey>,
+) -> Result<Channel, ErrorData> {
+    let address = shared.address;
+    let unnamed = Login {
+        initiator_port: "",
+        source: None,
+        address,
+    };
+    let resolved = channel::resolve(&ground.connections, &ground.devices, shared).await;
+    let resolved = resolved.map_err(|error| setup_failure(&error, &unnamed))?;
+    let initiator_port = initiator_port(target, &resolved.local);
+    if names.is_none()
+        && let Some(other) = taken(&(initiator_port, target.target_port()))
+    {
+        let message = format!("session {} is logged in between the same two ports already", other.0);
+        return Err(failure(ErrorKind::Exists, message)
+            .remedy("for a second path to the same target give it an initiator_ext of its own"));
+    }
+    let (local, _) = names.insert((resolved.local.clone(), initiator_port));
+    let name = acl_name(initiator_port);
+    let login = Login {
+        initiator_port: &name,
+        source: local.address.map(|address| address.ip()),
+        address,
+    };
+    let parameters = LoginParameters {
+        initiator_port,
+        target_port: target.target_port(),
+        descriptors: target.cmd_sg_entries.map_or(DESCRIPTORS, u16::from),
+        max_it_iu_len: target.max_it_iu_size,
+        immediate_data: 0,
+    };
+    let reactor = ground.reactors.get(index);
+    let requests = requests.downgrade();
+    let lost = move |reason| {
+        if let Some(requests) = requests.upgrade() {
+            let _ = requests.send(Request::ConnectionLost(reason));
+        }
+    };
+    let channel = resolved
+        .login(shared, &parameters, multichannel, &ground.reactors, reactor, lost)
+        .await;
+    channel.map_err(|error| setup_failure(&error, &login))
+}
+
+fn setup_failure(error: &ChannelSetupError, login: &Login<'_>) -> ErrorData {
+    match error {
+        ChannelSetupError::Connect(error) => login_failure(error, login),
+        ChannelSetupError::Login(error) => unusable(error, login),
+        ChannelSetupError::NoDevice(_) => failure(ErrorKind::Target, error.to_string())
+            .remedy("check the route (`ip route get`) and the RDMA devices (`rdma link`)"),
+        other => failure(ErrorKind::Host, chain(other)),
+    }
+}
+
+/// This side's port id: the port GUID of the HCA port, below the extension asked for.
+fn initiator_port(target: &TargetOptions, local: &LocalEnd) -> PortId {
+    let mut guid = [0; 8];
+    guid.copy_from_slice(&local.port_gid.0[8..]);
+    target.initiator_port(Guid(u64::from_be_bytes(guid)))
+}
+
+fn endpoints(target: &TargetOptions) -> Result<(SocketAddr, Option<SocketAddr>), ErrorData> {
+    match &target.transport {
+        Transport::RdmaCm { dest, src } => {
+            let source = src.as_ref().map(|src| socket_address("src", src)).transpose()?;
+            Ok((socket_address("dest", dest)?, source))
+        }
+        Transport::InfiniBand { .. } => Err(failure(
+            ErrorKind::Usage,
+            "logging in by GID and service id (dgid, pkey, service_id) is not there yet",
+        )
+        .remedy("give the target's address and RDMA/CM port instead: id_ext=...,ioc_guid=...,dest=ADDRESS:PORT")),
+    }
+}
+
+/// Commands per channel.
+fn queue_size(target: &TargetOptions) -> u16 {
+    let size = target.queue_size.unwrap_or(u32::from(QUEUE_SIZE));
+    let size = target.target_can_queue.map_or(size, |most| size.min(most));
+    u16::try_from(size).unwrap_or(u16::MAX).clamp(1, 4096)
+}
+
+fn socket_address(key: &str, endpoint: &Endpoint) -> Result<SocketAddr, ErrorData> {
+    let scope = match &endpoint.host.scope {
+        None => 0,
+        Some(Scope::Index(index)) => *index,
+        Some(Scope::Name(name)) => interface_index(name).ok_or_else(|| {
+            failure(
+                ErrorKind::Usage,
+                format!("{key}: there is no network interface {name:?}"),
+            )
+            .remedy("`ip -6 address` shows the interfaces and their link-local addresses")
+        })?,
+    };
+    Ok(match endpoint.host.ip {
+        IpAddr::V4(ip) => SocketAddr::from((ip, endpoint.port)),
+        IpAddr::V6(ip) => SocketAddrV6::new(ip, endpoint.port, 0, scope).into(),
+    })
+}
+
+fn interface_index(name: &str) -> Option<u32> {
+    if name.contains('/') {
+        return None;
+    }
+    std::fs::read_to_string(format!("/sys/class/net/{name}/ifindex"))
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
+}
+
+/// Looks at the target's logical units and makes block devices of the disks that are wanted and not there yet.
+pub(crate) async fn disks(session: &mut Session, wanted: &Wanted) -> Result<AttachReport, ErrorData> {
+    let commands = match session.channels.first() {
+        Some(channel) => SessionCommands {
+            session: session.key,
+            reactor: channel.reactor.clone(),
+        },
+        None => return Err(failure(ErrorKind::Internal, "the session has no channel")),
+    };
+    let luns = bringup::report_luns(&commands)
+        .await
+        .map_err(|error| bringup_failure(&error, session))?;
+    let mut report = AttachReport {
+        session: session.snapshot().session,
+        devices: Vec::new(),
+        skipped: Vec::new(),
+        warnings: ignored(&wanted.target),
+    };
+    let mut there = 0;
+    for lun in luns {
+        if lun.is_well_known() || !wanted.wants(lun) {
+            continue;
+        }
+        if session.devices.values().any(|device| device.lun() == lun) {
+            there += 1;
+            continue;
+        }
+        match one_disk(session, &commands, lun, wanted.read_only).await {
+            Ok(device) => {
+                session.others.remove(&lun);
+                report.devices.push(device.info(session.key.0, "running"));
+                session.devices.insert(device.number(), Arc::new(device));
+            }
+            Err(skipped) => {
+                if skipped.failed {
+                    tracing::error!(
+                        session = session.key.0,
+                        lun = skipped.lun,
+                        reason = skipped.reason,
+                        "LUN left out"
+                    );
+                }
+                session.others.insert(lun, skipped.clone());
+                report.skipped.push(skipped);
+            }
+        }
+    }
+    report.session = session.snapshot().session;
+    if report.devices.is_empty() {
+        return Err(nothing(&report, there));
+    }
+    Ok(report)
+}
+
+async fn one_disk(
+    session: &Session,
+    commands: &SessionCommands,
+    lun: Lun,
+    read_only: bool,
+) -> Result<BlockDevice, SkippedLun> {
+    let unit = bringup::probe(commands, lun).await.map_err(|error| SkippedLun {
+        lun: lun.to_string(),
+        kind: None,
+        product: None,
+        reason: chain(&error),
+        failed: true,
+    })?;
+    let skipped = |reason: String, failed| SkippedLun {
+        lun: lun.to_string(),
+        kind: Some(unit.kind.to_string()),
+        product: Some(format!("{} {}", unit.vendor, unit.product).trim().to_owned()),
+        reason,
+        failed,
+    };
+    let geometry = match &unit.disk {
+        Ok(geometry) => geometry.clone(),
+        Err(reason) => return Err(skipped(reason.to_string(), false)),
+    };
+    BlockDevice::attach(session, unit.clone(), &geometry, read_only)
+        .await
+        .map_err(|error| skipped(error.message, true))
+}
+
+/// Why an attach made nothing.
+fn nothing(report: &AttachReport, there: usize) -> ErrorData {
+    let reasons: Vec<_> = report
+        .skipped
+        .iter()
+        .map(|skipped| format!("LUN {}: {}", skipped.lun, skipped.reason))
+        .collect();
+    if there > 0 && reasons.is_empty() {
+        return failure(ErrorKind::Exists, "all logical units wanted are block devices already")
+            .remedy("`ublk-srp list` shows them");
+    }
+    if report.skipped.iter().any(|skipped| skipped.failed) {
+        return failure(
+            ErrorKind::Host,
+            format!("no block device could be made: {}", reasons.join("; ")),
+        );
+    }
+    if reasons.is_empty() {
+        return failure(
+            ErrorKind::Target,
+            "the target shows this initiator no logical unit that is wanted",
+        )
+        .remedy(format!(
+            "check --lun and --exclude, and that the target maps LUNs for this initiator ({})",
+            report.session.initiator_port
+        ));
+    }
+    failure(
+        ErrorKind::Target,
+        format!(
+            "the target has no disk among the logical units wanted: {}",
+            reasons.join("; ")
+        ),
+    )
+}
+
+fn bringup_failure(error: &BringUpError, session: &Session) -> ErrorData {
+    failure(
+        ErrorKind::Target,
+        format!(
+            "{}: the logical units cannot be listed: {}",
+            session.address,
+            chain(error)
+        ),
+    )
+}
+
+fn ignored(target: &TargetOptions) -> Vec<String> {
+    target
+        .ignored_options()
+        .iter()
+        .map(|key| format!("option {key} has no effect here"))
+        .collect()
+}

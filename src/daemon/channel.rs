@@ -1,0 +1,309 @@
+//! One channel of a session: connecting it, handing it to a reactor, and taking it apart.
+
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use srp_addressing::Gid;
+use srp_initiator::fabric::QueuePairId;
+use srp_initiator::session::{Granted, LoginError, LoginParameters, SessionKey, SlotPlan};
+use srp_initiator::wire::login::MultiChannel;
+use srp_verbs::cm::{CmError, ConnectParams, Event as CmEvent};
+use srp_verbs::completion_queue::CompletionQueueError;
+use srp_verbs::device::{Device, DeviceError, Devices};
+use srp_verbs::fabric::{ChannelParts, IuRing, PartsError};
+use srp_verbs::memory::{Access, Arena, MemoryError, ProtectionDomain};
+use srp_verbs::queue_pair::{QueuePair, QueuePairCaps};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout};
+use ublk_frontend::backend::AreaId;
+use ublk_frontend::reactor::AddAreaError;
+
+use super::connection::{ConnectError, Connection, ConnectionManager};
+use super::reactors::{Reactor, Reactors};
+use crate::backend::{Arena as ReactorArena, Message, NewChannel};
+
+/// A login, from the first packet to the first command, takes at most this.
+const LOGIN_LIMIT: Duration = Duration::from_secs(15);
+/// A disconnect is waited for this long; the target learns of it either way.
+const DISCONNECT_LIMIT: Duration = Duration::from_secs(1);
+/// 4.096 us x 2^14 = 67 ms: with 8 tries a dead path shows within some seconds.
+const ACK_TIMEOUT: u8 = 14;
+
+/// What all channels of a session share.
+pub(crate) struct SessionGround {
+    pub(crate) key: SessionKey,
+    pub(crate) address: SocketAddr,
+    pub(crate) source: Option<SocketAddr>,
+    pub(crate) retry_count: u8,
+    pub(crate) queue_size: u16,
+    pub(crate) max_transfer: u32,
+    pub(crate) arena_len: u32,
+    pub(crate) domain: Option<Arc<ProtectionDomain>>,
+}
+
+/// Where a connection leaves this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LocalEnd {
+    pub(crate) device: String,
+    pub(crate) port: u8,
+    /// GID 0 of the port, whose lower half is the port GUID that initiator port ids are made of.
+    pub(crate) port_gid: Gid,
+    pub(crate) address: Option<SocketAddr>,
+}
+
+/// A channel in service.
+pub(crate) struct Channel {
+    pub(crate) reactor: Reactor,
+    pub(crate) qp: QueuePairId,
+    pub(crate) granted: Granted,
+    pub(crate) plan: SlotPlan,
+    areas: [AreaId; 2],
+    /// Ends the watch over the connection and gets it back.
+    watch: oneshot::Sender<()>,
+    connection: tokio::task::JoinHandle<Connection>,
+}
+
+/// Why a channel did not come into service.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ChannelSetupError {
+    /// Connecting failed.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The answer to the login cannot be worked with.
+    #[error(transparent)]
+    Login(#[from] LoginError),
+    /// The HCA does not do what is needed.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// No completion queue.
+    #[error(transparent)]
+    CompletionQueue(#[from] CompletionQueueError),
+    /// No memory.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The parts do not make a channel.
+    #[error(transparent)]
+    Parts(#[from] PartsError),
+    /// A buffer cannot be shared with the reactor.
+    #[error("a data buffer cannot be shared with its reactor: {0}")]
+    Share(std::io::Error),
+    /// The reactor could not map a buffer.
+    #[error(transparent)]
+    Area(#[from] AddAreaError),
+    /// The connection leaves through no RDMA device.
+    #[error("the way to {0} leads through no RDMA device")]
+    NoDevice(SocketAddr),
+    /// The reactor is gone.
+    #[error(transparent)]
+    Reactor(#[from] ublk_frontend::reactor::Gone),
+}
+
+impl From<CmError> for ChannelSetupError {
+    fn from(error: CmError) -> Self {
+        Self::Connect(ConnectError::Cm(error))
+    }
+}
+
+/// A connection that is resolved and not connected yet.
+pub(crate) struct Resolved {
+    connection: Connection,
+    device: Arc<Device>,
+    pub(crate) local: LocalEnd,
+    deadline: Instant,
+}
+
+/// Finds the way to the target, and by it the HCA port and its name.
+pub(crate) async fn resolve(
+    manager: &ConnectionManager,
+    devices: &Devices,
+    ground: &SessionGround,
+) -> Result<Resolved, ChannelSetupError> {
+    let deadline = Instant::now() + LOGIN_LIMIT;
+    let mut connection = manager.open()?;
+    connection.resolve(ground.source, ground.address, deadline).await?;
+    let port = connection
+        .id
+        .local_port()
+        .ok_or(ChannelSetupError::NoDevice(ground.address))?;
+    let device = devices.of(&connection.id)?;
+    let port_gid = device.gid(port.port, 0)?;
+    let address = connection.id.local_address();
+    let local = LocalEnd {
+        device: port.device,
+        port: port.port,
+        port_gid,
+        address,
+    };
+    Ok(Resolved {
+        connection,
+        device,
+        local,
+        deadline,
+    })
+}
+
+impl Resolved {
+    /// Logs in and hands the channel to its reactor.
+    pub(crate) async fn login(
+        self,
+        ground: &mut SessionGround,
+        parameters: &LoginParameters,
+        multichannel: MultiChannel,
+        reactors: &Reactors,
+        reactor: Reactor,
+        lost: impl FnOnce(String) + Send + 'static,
+    ) -> Result<Channel, ChannelSetupError> {
+        let Self {
+            mut connection,
+            device,
+            deadline,
+            ..
+        } = self;
+        let domain = match &ground.domain {
+            Some(domain) if Arc::ptr_eq(domain.device(), &device) => Arc::clone(domain),
+            _ => Arc::clone(ground.domain.insert(ProtectionDomain::new(&device)?)),
+        };
+        let queue = reactors.completion_queue(reactor.index, &device)?;
+        // The target may grant more or less; a queue pair of the size wished for holds either.
+        let most = SlotPlan::new(i32::from(ground.queue_size) + 1, ground.queue_size);
+        let caps = QueuePairCaps {
+            sends: most.sends.into(),
+            receives: most.receives.into(),
+            max_inline: 128,
+        };
+        let mut queue_pair = QueuePair::create(&connection.id, &domain, &queue, caps)?;
+        if let Err(error) = connection.id.set_ack_timeout(ACK_TIMEOUT) {
+            tracing::debug!(%error, "the fabric's own acknowledgement timeout applies");
+        }
+        let request = parameters.request(multichannel).encode_rdma_cm();
+        let mut connect = ConnectParams::new(&request);
+        connect.retry_count = ground.retry_count;
+        connection.id.connect(&queue_pair, &connect)?;
+        let (private_data, ours_to_establish) = connection.answer(deadline).await?;
+        let granted = parameters.accept(&private_data)?;
+        let plan = SlotPlan::new(granted.request_limit, ground.queue_size);
+        let send_len = granted.max_it_iu_len;
+        let sends = IuRing::new(&domain, plan.sends, send_len)?;
+        let receives = IuRing::new(&domain, plan.receives, granted.max_ti_iu_len)?;
+        let len = ground.arena_len;
+        let read = Arena::new(&domain, len as usize, Access::ReadData)?;
+        let write = Arena::new(&domain, len as usize, Access::WriteData)?;
+        if ours_to_establish {
+            connection.id.establish(&mut queue_pair)?;
+        }
+        let read_area = map(&reactor, &read).await?;
+        let write_area = match map(&reactor, &write).await {
+            Ok(area) => area,
+            Err(error) => {
+                reactor.remove_area(read_area).await;
+                return Err(error);
+            }
+        };
+        let mut parts = ChannelParts::new(queue_pair, sends, receives)?;
+        let read_region = parts.add_region(read)?;
+        let write_region = parts.add_region(write)?;
+        let place = |region, area| ReactorArena { region, len, area };
+        let qp = reactor
+            .ask(|reply| {
+                Message::AddChannel(Box::new(NewChannel {
+                    parts,
+                    session: ground.key,
+                    granted,
+                    plan,
+                    max_transfer: ground.max_transfer,
+                    read_arena: place(read_region, read_area),
+                    write_arena: place(write_region, write_area),
+                    reply,
+                }))
+            })
+            .await?;
+        let (watch, ended) = oneshot::channel();
+        let connection = tokio::spawn(watch_connection(connection, ended, lost));
+        Ok(Channel {
+            reactor,
+            qp,
+            granted,
+            plan,
+            areas: [read_area, write_area],
+            watch,
+            connection,
+        })
+    }
+}
+
+/// Makes an arena known to a reactor. (No borrow of the arena is held while waiting: it is not `Sync`.)
+fn map(reactor: &Reactor, arena: &Arena) -> impl Future<Output = Result<AreaId, ChannelSetupError>> + use<> {
+    let memfd = arena.as_fd().try_clone_to_owned().map_err(ChannelSetupError::Share);
+    let (reactor, len) = (reactor.clone(), arena.len() as u64);
+    async move { Ok(reactor.add_area(&memfd?, len).await?) }
+}
+
+/// Waits for the connection's end, by the peer or by us.
+async fn watch_connection(
+    mut connection: Connection,
+    mut ended: oneshot::Receiver<()>,
+    lost: impl FnOnce(String) + Send + 'static,
+) -> Connection {
+    let reason = loop {
+        tokio::select! {
+            _ = &mut ended => return connection,
+            event = connection.event() => match event {
+                Some(CmEvent::Disconnected) => break "the target closed the connection",
+                Some(CmEvent::DeviceRemoval) => break "the local RDMA device was removed",
+                Some(CmEvent::TimewaitExit) => break "the connection ended",
+                Some(CmEvent::AddressChange) => tracing::info!("a local address changed"),
+                Some(other) => tracing::debug!(event = ?other, "connection event"),
+                None => break "the connection manager ended",
+            },
+        }
+    };
+    lost(reason.to_owned());
+    connection
+}
+
+impl Channel {
+    /// Tells the reactor to end it; `ChannelClosed` follows.
+    pub(crate) fn close(&self) {
+        self.reactor.send(Message::CloseChannel(self.qp));
+    }
+
+    /// Takes apart a channel whose `ChannelClosed` has come: the connection is ended, the queue pair and its
+    /// memory are given back.
+    pub(crate) async fn dismantle(self) {
+        let Self {
+            reactor,
+            qp,
+            areas,
+            watch,
+            connection,
+            ..
+        } = self;
+        let parts = reactor
+            .ask(|reply| Message::ReleaseChannel(qp, reply))
+            .await
+            .ok()
+            .flatten();
+        let _ = watch.send(());
+        let Ok(mut connection) = connection.await else { return };
+        match connection.id.disconnect() {
+            Ok(()) => {
+                let ended = async { while !matches!(connection.event().await, Some(CmEvent::Disconnected) | None) {} };
+                if timeout(DISCONNECT_LIMIT, ended).await.is_err() {
+                    tracing::debug!("the target did not confirm the disconnect in time");
+                }
+            }
+            Err(error) => tracing::debug!(%error, "disconnect"),
+        }
+        for area in areas {
+            reactor.remove_area(area).await;
+        }
+        // Destroying verbs objects may wait for the kernel.
+        let destroyed = tokio::task::spawn_blocking(move || {
+            drop(parts);
+            drop(connection);
+        });
+        let _ = destroyed.await;
+    }
+}

@@ -1,0 +1,121 @@
+//! Detaching within bounds: who holds a device, and how long a target may be silent.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use srp_initiator::fabric::QueuePairId;
+use srp_initiator::scsi::bringup::Execute;
+use srp_initiator::scsi::{Cdb, Lun};
+use srp_initiator::session::SessionKey;
+use tokio::task::{JoinError, JoinHandle, spawn_blocking};
+use tokio::time::{Instant, timeout};
+use ublk_frontend::control;
+
+use super::execute::SessionCommands;
+use super::failure::{chain, failure};
+use super::reactors::Reactor;
+use crate::backend::{DiskCounters, Message};
+use crate::rpc::protocol::{Counters, ErrorData, ErrorKind};
+
+/// Nothing completed for this long: the target is asked whether it is there.
+const SILENCE: Duration = Duration::from_secs(2);
+/// It has this long to answer.
+const PROBE_LIMIT: Duration = Duration::from_secs(3);
+/// How often progress is looked at.
+const GLANCE: Duration = Duration::from_millis(100);
+/// A flush that makes progress may take this long.
+const FLUSH_LIMIT: Duration = Duration::from_secs(3600);
+
+/// Why a device cannot be detached without force: somebody uses it.
+pub(crate) async fn in_use(number: u32) -> Option<ErrorData> {
+    let holders = match spawn_blocking(move || control::holders(number)).await {
+        Ok(Ok(holders)) => holders,
+        Ok(Err(error)) => return Some(failure(ErrorKind::Host, chain(&error))),
+        Err(error) => return Some(failure(ErrorKind::Internal, chain(&error))),
+    };
+    if holders.is_empty() {
+        return None;
+    }
+    let mut error = failure(ErrorKind::Busy, format!("/dev/ublkb{number} is in use")).remedy(
+        "unmount it and end what uses it; --force detaches all the same: data is flushed, users get I/O errors",
+    );
+    error.holders = holders.iter().map(ToString::to_string).collect();
+    Some(error)
+}
+
+/// Tells a slow target from a dead one while something waits for it, and ends the wait in the latter case.
+pub(crate) struct Patience {
+    session: SessionKey,
+    lun: Lun,
+    counters: Arc<DiskCounters>,
+    channels: Vec<(Reactor, QueuePairId)>,
+}
+
+impl Patience {
+    pub(crate) fn new(
+        session: SessionKey,
+        lun: Lun,
+        counters: Arc<DiskCounters>,
+        channels: Vec<(Reactor, QueuePairId)>,
+    ) -> Self {
+        Self {
+            session,
+            lun,
+            counters,
+            channels,
+        }
+    }
+
+    /// Writes back what is dirty, mounted file systems included, as long as the target goes along.
+    pub(crate) async fn flush(&self, number: u32, notes: &mut Vec<String>) {
+        if self.channels.is_empty() {
+            notes.push("not flushed: the session is lost".to_owned());
+            return;
+        }
+        let flush = spawn_blocking(move || control::flush(number, FLUSH_LIMIT));
+        match self.wait(flush, notes).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => notes.push(format!("not flushed: {}", chain(&error))),
+            Err(error) => notes.push(format!("not flushed: {}", chain(&error))),
+        }
+    }
+
+    /// Waits for `work`, which ends when the target answers. A target that is silent and does not answer a probe
+    /// either is given up: its channels are closed, which fails what `work` waits for.
+    pub(crate) async fn wait<T>(&self, mut work: JoinHandle<T>, notes: &mut Vec<String>) -> Result<T, JoinError> {
+        let mut seen = self.counters.snapshot();
+        let mut since = Instant::now();
+        let mut given_up = false;
+        loop {
+            if let Ok(result) = timeout(GLANCE, &mut work).await {
+                return result;
+            }
+            let now = self.counters.snapshot();
+            if now != seen {
+                (seen, since) = (now, Instant::now());
+            } else if since.elapsed() >= SILENCE && !given_up {
+                given_up = !self.answers(&seen).await;
+                if given_up {
+                    notes.push("the target does not answer: its session was given up".to_owned());
+                    for (reactor, qp) in &self.channels {
+                        reactor.send(Message::CloseChannel(*qp));
+                    }
+                }
+                since = Instant::now();
+            }
+        }
+    }
+
+    /// Whether the target answers a TEST UNIT READY (or anything else meanwhile). Any answer will do.
+    async fn answers(&self, seen: &Counters) -> bool {
+        let Some((reactor, _)) = self.channels.first() else {
+            return true;
+        };
+        let commands = SessionCommands {
+            session: self.session,
+            reactor: reactor.clone(),
+        };
+        let probe = commands.execute(self.lun, Cdb::test_unit_ready(), 0);
+        matches!(timeout(PROBE_LIMIT, probe).await, Ok(Ok(_))) || self.counters.snapshot() != *seen
+    }
+}

@@ -1,0 +1,106 @@
+//! The daemon: sessions to targets, and the block devices behind them.
+
+mod attach;
+mod channel;
+mod connection;
+mod detach;
+mod device;
+mod execute;
+mod failure;
+mod reactors;
+mod registry;
+mod session;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use srp_initiator::session::SessionKey;
+use srp_verbs::device::Devices;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::backend::Event;
+use crate::cli::daemon::DaemonOptions;
+use crate::rpc::protocol::{ErrorData, ErrorKind};
+use crate::rpc::server::serve;
+use crate::rpc::socket::ControlSocket;
+use connection::ConnectionManager;
+use failure::{chain, failure};
+use reactors::Reactors;
+use registry::{Methods, Registry};
+use session::Request;
+
+/// How long devices are detached for when the daemon is told to end.
+const GOODBYE: Duration = Duration::from_secs(60);
+
+/// What everything in the daemon stands on.
+pub(crate) struct Ground {
+    pub(crate) reactors: Reactors,
+    pub(crate) connections: ConnectionManager,
+    pub(crate) devices: Devices,
+    routes: Mutex<HashMap<SessionKey, mpsc::UnboundedSender<Request>>>,
+    next_key: AtomicU32,
+}
+
+impl Ground {
+    /// A number for a session, a logical unit or a device, never used before.
+    pub(crate) fn next_key(&self) -> u32 {
+        self.next_key.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn routes(&self) -> MutexGuard<'_, HashMap<SessionKey, mpsc::UnboundedSender<Request>>> {
+        self.routes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Runs the daemon until it is told to end.
+///
+/// # Errors
+/// When this host lacks what it needs, or another daemon runs.
+pub(crate) async fn run(options: DaemonOptions) -> Result<(), ErrorData> {
+    let host = |error: &dyn std::error::Error| failure(ErrorKind::Host, chain(error));
+    ublk_frontend::control::check().map_err(|error| host(&error))?;
+    let socket = ControlSocket::bind(&options.socket)?;
+    let (events, from_reactors) = mpsc::unbounded_channel();
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let count = options
+        .reactors
+        .unwrap_or_else(|| u16::try_from(cores).unwrap_or(u16::MAX))
+        .max(1);
+    let reactors = Reactors::start(count, &events).map_err(|error| host(&error))?;
+    let connections = ConnectionManager::start().map_err(|error| host(&error))?;
+    let ground = Arc::new(Ground {
+        reactors,
+        connections,
+        devices: Devices::new(),
+        routes: Mutex::default(),
+        next_key: AtomicU32::new(1),
+    });
+    tokio::spawn(route_events(Arc::clone(&ground), from_reactors));
+    let registry = Arc::new(Registry::new(Arc::clone(&ground)));
+    let mut terminate = signal(SignalKind::terminate()).map_err(|error| host(&error))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| host(&error))?;
+    tracing::info!(reactors = count, socket = %options.socket.display(), "ready");
+    tokio::select! {
+        () = serve(socket.listener(), Arc::new(Methods(Arc::clone(&registry)))) => {}
+        _ = terminate.recv() => tracing::info!("told to end"),
+        _ = interrupt.recv() => tracing::info!("interrupted"),
+    }
+    if tokio::time::timeout(GOODBYE, registry.end()).await.is_err() {
+        tracing::error!("devices could not be detached in time; the kernel takes them away now");
+    }
+    Ok(())
+}
+
+/// Brings what reactors report to the session it is about.
+async fn route_events(ground: Arc<Ground>, mut events: mpsc::UnboundedReceiver<Event>) {
+    while let Some(event) = events.recv().await {
+        let (Event::ChannelFailed { session, .. } | Event::ChannelClosed { session, .. }) = event;
+        if let Some(route) = ground.routes().get(&session) {
+            // A session that has ended has no channels left to hear of.
+            let _ = route.send(Request::Reactor(event));
+        }
+    }
+}

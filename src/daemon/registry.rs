@@ -1,0 +1,288 @@
+//! All sessions, and the control socket's methods.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde_json::Value;
+use srp_addressing::{PortId, TargetOptions};
+use srp_initiator::session::SessionKey;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::Ground;
+use super::attach::{self, Wanted};
+use super::failure::failure;
+use super::session::{Request, Snapshot};
+use crate::rpc::protocol::{
+    AttachParams, AttachReport, DaemonStatus, DetachParams, DetachReport, Detached, DeviceDetail, ErrorData, ErrorKind,
+    Listing, ShowParams, method,
+};
+use crate::rpc::server::Handler;
+
+/// The sessions of the daemon.
+pub(crate) struct Registry {
+    ground: Arc<Ground>,
+    sessions: Mutex<HashMap<SessionKey, Entry>>,
+}
+
+/// How a session is reached.
+struct Entry {
+    target: TargetOptions,
+    requests: mpsc::UnboundedSender<Request>,
+    /// Nothing until it has logged in.
+    snapshot: watch::Receiver<Option<Snapshot>>,
+}
+
+/// The two ends of a session at SRP's level. A second login with the same would end the first.
+pub(crate) type Nexus = (PortId, PortId);
+
+impl Registry {
+    pub(crate) fn new(ground: Arc<Ground>) -> Self {
+        Self {
+            ground,
+            sessions: Mutex::default(),
+        }
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, HashMap<SessionKey, Entry>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn attach(self: &Arc<Self>, params: AttachParams) -> Result<AttachReport, ErrorData> {
+        let wanted = Wanted::parse(&params)?;
+        let (reply, answer) = oneshot::channel();
+        let target = wanted.target.clone();
+        let request = Request::Attach(wanted, reply);
+        let key = {
+            let mut sessions = self.sessions();
+            let same = sessions.iter().find(|(_, entry)| same_target(&entry.target, &target));
+            match same {
+                Some((&key, entry)) => {
+                    entry.requests.send(request).map_err(|_| ending(key))?;
+                    key
+                }
+                None => self.start(&mut sessions, target, request),
+            }
+        };
+        answer.await.unwrap_or_else(|_| Err(ending(key)))
+    }
+
+    /// Starts the task of a new session, with its first request.
+    fn start(
+        self: &Arc<Self>,
+        sessions: &mut HashMap<SessionKey, Entry>,
+        target: TargetOptions,
+        first: Request,
+    ) -> SessionKey {
+        let key = SessionKey(self.ground.next_key());
+        let (requests, inbox) = mpsc::unbounded_channel();
+        let (publish, snapshot) = watch::channel(None);
+        self.ground.routes().insert(key, requests.clone());
+        sessions.insert(
+            key,
+            Entry {
+                target: target.clone(),
+                requests: requests.clone(),
+                snapshot,
+            },
+        );
+        let registry = Arc::clone(self);
+        tokio::spawn(async move {
+            let taken = |nexus: &Nexus| registry.holder_of(nexus, key);
+            let login = attach::log_in(&registry.ground, key, &target, &requests, taken).await;
+            drop(requests);
+            match login {
+                Ok(session) => session.run(first, inbox, publish, || registry.forget(key)).await,
+                Err(error) => {
+                    registry.forget(key);
+                    refuse(first, &error);
+                    let mut inbox = inbox;
+                    inbox.close();
+                    while let Some(request) = inbox.recv().await {
+                        refuse(request, &error);
+                    }
+                }
+            }
+        });
+        key
+    }
+
+    /// From now on the target can be attached afresh.
+    fn forget(&self, key: SessionKey) {
+        self.sessions().remove(&key);
+        self.ground.routes().remove(&key);
+    }
+
+    /// Another session between the same two ports.
+    fn holder_of(&self, nexus: &Nexus, own: SessionKey) -> Option<SessionKey> {
+        let sessions = self.sessions();
+        let mut others = sessions.iter().filter(|(key, _)| **key != own);
+        let holder = others.find(|(_, entry)| entry.snapshot.borrow().as_ref().is_some_and(|s| s.nexus == *nexus));
+        holder.map(|(key, _)| *key)
+    }
+
+    fn snapshots(&self) -> Vec<(SessionKey, Snapshot)> {
+        let sessions = self.sessions();
+        let logged_in = sessions
+            .iter()
+            .filter_map(|(key, entry)| Some((*key, entry.snapshot.borrow().clone()?)));
+        let mut all: Vec<_> = logged_in.collect();
+        all.sort_by_key(|(key, _)| key.0);
+        all
+    }
+
+    fn list(&self) -> Listing {
+        let mut listing = Listing {
+            devices: Vec::new(),
+            sessions: Vec::new(),
+        };
+        for (_, snapshot) in self.snapshots() {
+            listing.devices.extend(snapshot.devices);
+            listing.sessions.push(snapshot.session);
+        }
+        listing.devices.sort_by_key(|device| device.number);
+        listing
+    }
+
+    /// The session a device belongs to.
+    fn session_of(&self, number: u32) -> Option<mpsc::UnboundedSender<Request>> {
+        let has = |snapshot: &Snapshot| snapshot.devices.iter().any(|device| device.number == number);
+        let (key, _) = self.snapshots().into_iter().find(|(_, snapshot)| has(snapshot))?;
+        Some(self.sessions().get(&key)?.requests.clone())
+    }
+
+    async fn detach(&self, params: &DetachParams) -> Result<DetachReport, ErrorData> {
+        let numbers = match (params.all, params.devices.is_empty()) {
+            (true, true) => self.list().devices.iter().map(|device| device.number).collect(),
+            (false, false) => params.devices.clone(),
+            _ => return Err(failure(ErrorKind::Usage, "either device numbers or all of them")),
+        };
+        let mut waiting = Vec::new();
+        for number in numbers {
+            let (reply, answer) = oneshot::channel();
+            let request = Request::Detach {
+                number,
+                force: params.force,
+                reply,
+            };
+            let sent = self
+                .session_of(number)
+                .is_some_and(|session| session.send(request).is_ok());
+            waiting.push((number, sent, answer));
+        }
+        let mut devices = Vec::new();
+        for (number, sent, answer) in waiting {
+            devices.push(answer.await.unwrap_or_else(|_| not_found(number, sent)));
+        }
+        Ok(DetachReport { devices })
+    }
+
+    async fn show(&self, params: &ShowParams) -> Result<DeviceDetail, ErrorData> {
+        let number = params.device;
+        let missing = || {
+            failure(
+                ErrorKind::NotFound,
+                format!("/dev/ublkb{number} is not a device of this daemon"),
+            )
+            .remedy("`ublk-srp list` shows the devices")
+        };
+        let session = self.session_of(number).ok_or_else(missing)?;
+        let (reply, answer) = oneshot::channel();
+        session.send(Request::Show { number, reply }).map_err(|_| missing())?;
+        answer.await.unwrap_or_else(|_| Err(missing()))
+    }
+
+    fn status(&self) -> DaemonStatus {
+        let listing = self.list();
+        let count = |len: usize| u32::try_from(len).unwrap_or(u32::MAX);
+        DaemonStatus {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            reactors: count(self.ground.reactors.count()),
+            devices: count(listing.devices.len()),
+            sessions: count(listing.sessions.len()),
+        }
+    }
+
+    /// Detaches everything, whoever uses it: the daemon ends, and its devices cannot outlive it.
+    pub(crate) async fn end(&self) {
+        let all = DetachParams {
+            devices: Vec::new(),
+            all: true,
+            force: true,
+        };
+        match self.detach(&all).await {
+            Ok(report) => {
+                for device in report.devices {
+                    match device.error {
+                        None => tracing::info!(device = device.number, notes = ?device.notes, "detached"),
+                        Some(error) => tracing::error!(device = device.number, error = error.message, "not detached"),
+                    }
+                }
+            }
+            Err(error) => tracing::error!(error = error.message, "devices could not be detached"),
+        }
+    }
+}
+
+/// Whether two texts mean the same session: the same target port by the same way, as the same initiator.
+fn same_target(one: &TargetOptions, other: &TargetOptions) -> bool {
+    (one.id_ext, one.ioc_guid, one.initiator_ext, &one.transport)
+        == (other.id_ext, other.ioc_guid, other.initiator_ext, &other.transport)
+}
+
+fn ending(key: SessionKey) -> ErrorData {
+    failure(
+        ErrorKind::Busy,
+        format!("session {} to this target is just being logged out", key.0),
+    )
+    .remedy("try again in a moment")
+}
+
+fn not_found(number: u32, ended: bool) -> Detached {
+    let message = if ended {
+        format!("the session of /dev/ublkb{number} ended meanwhile")
+    } else {
+        format!("/dev/ublkb{number} is not a device of this daemon")
+    };
+    let error = failure(ErrorKind::NotFound, message).remedy("`ublk-srp list` shows the devices");
+    Detached {
+        number,
+        detached: false,
+        notes: Vec::new(),
+        error: Some(error),
+    }
+}
+
+/// Answers a request to a session that could not log in.
+fn refuse(request: Request, error: &ErrorData) {
+    match request {
+        Request::Attach(_, reply) => drop(reply.send(Err(error.clone()))),
+        Request::Detach { number, reply, .. } => drop(reply.send(not_found(number, true))),
+        Request::Show { reply, .. } => drop(reply.send(Err(error.clone()))),
+        Request::Reactor(_) | Request::ConnectionLost(_) => {}
+    }
+}
+
+/// The methods of the control socket, on a shared registry.
+pub(crate) struct Methods(pub(crate) Arc<Registry>);
+
+impl Handler for Methods {
+    async fn call(&self, name: &str, params: Value) -> Result<Value, ErrorData> {
+        match name {
+            method::ATTACH => answer(self.0.attach(parse(params)?).await?),
+            method::DETACH => answer(self.0.detach(&parse(params)?).await?),
+            method::LIST => answer(self.0.list()),
+            method::SHOW => answer(self.0.show(&parse(params)?).await?),
+            method::STATUS => answer(self.0.status()),
+            other => Err(failure(ErrorKind::Usage, format!("there is no method {other:?}"))),
+        }
+    }
+}
+
+fn parse<T: serde::de::DeserializeOwned>(params: Value) -> Result<T, ErrorData> {
+    serde_json::from_value(params).map_err(|error| failure(ErrorKind::Usage, format!("parameters: {error}")))
+}
+
+fn answer<T: serde::Serialize>(value: T) -> Result<Value, ErrorData> {
+    serde_json::to_value(value).map_err(|error| failure(ErrorKind::Internal, format!("answer: {error}")))
+}

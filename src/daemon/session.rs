@@ -1,0 +1,298 @@
+//! A session: one task that owns the channels to a target and the block devices behind them.
+//!
+//! Others reach it by messages only; what it is like is published as a snapshot, so that a listing never waits
+//! for a login or a detach under way.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use srp_addressing::{PortId, TargetOptions};
+use srp_initiator::scsi::Lun;
+use srp_initiator::session::SessionKey;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+
+use super::Ground;
+use super::attach::{self, Wanted};
+use super::channel::{Channel, LocalEnd};
+use super::device::BlockDevice;
+use super::failure::failure;
+use super::registry::Nexus;
+use crate::backend::{Event as ReactorEvent, Message};
+use crate::rpc::protocol::{
+    AttachReport, ChannelInfo, Detached, DeviceDetail, DeviceInfo, ErrorData, ErrorKind, SessionInfo, SkippedLun,
+};
+
+/// What others ask of a session.
+pub(crate) enum Request {
+    /// Make further logical units block devices.
+    Attach(Wanted, oneshot::Sender<Result<AttachReport, ErrorData>>),
+    /// End a block device. With the last one the session ends.
+    Detach {
+        number: u32,
+        force: bool,
+        reply: oneshot::Sender<Detached>,
+    },
+    /// All about a block device.
+    Show {
+        number: u32,
+        reply: oneshot::Sender<Result<DeviceDetail, ErrorData>>,
+    },
+    /// Something happened to a channel.
+    Reactor(ReactorEvent),
+    /// A connection ended, and why.
+    ConnectionLost(String),
+}
+
+/// Answers a client; kept until what it was told is true.
+type Answer = Box<dyn FnOnce() + Send>;
+/// A detach that is over.
+type Ended = (Arc<BlockDevice>, Detached, oneshot::Sender<Detached>);
+
+/// A session as listings show it.
+#[derive(Clone, Debug)]
+pub(crate) struct Snapshot {
+    pub(crate) session: SessionInfo,
+    pub(crate) devices: Vec<DeviceInfo>,
+    pub(crate) nexus: Nexus,
+}
+
+/// A logged-in session.
+pub(crate) struct Session {
+    pub(crate) ground: Arc<Ground>,
+    pub(crate) key: SessionKey,
+    pub(crate) target: TargetOptions,
+    pub(crate) address: std::net::SocketAddr,
+    pub(crate) local: LocalEnd,
+    pub(crate) initiator_port: PortId,
+    pub(crate) target_port: PortId,
+    pub(crate) wanted_channels: u16,
+    /// In the order of their logins. The device queue q is served by channel q modulo their number.
+    pub(crate) channels: Vec<Channel>,
+    pub(crate) devices: BTreeMap<u32, Arc<BlockDevice>>,
+    pub(crate) others: BTreeMap<Lun, SkippedLun>,
+    /// Why it is lost.
+    pub(crate) lost: Option<String>,
+    pub(crate) max_transfer: u32,
+}
+
+/// Requests per hardware queue of a block device, when the target text does not say.
+const QUEUE_DEPTH: u16 = 128;
+
+impl Session {
+    /// Requests per hardware queue of its block devices (`max_cmd_per_lun`).
+    pub(crate) fn queue_depth(&self) -> u16 {
+        let most = self.target.max_cmd_per_lun.unwrap_or(u32::from(QUEUE_DEPTH));
+        u16::try_from(most).unwrap_or(u16::MAX).clamp(1, QUEUE_DEPTH)
+    }
+
+    /// The figures of `list`.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let state = if self.lost.is_some() { "lost" } else { "running" };
+        Snapshot {
+            session: SessionInfo {
+                id: self.key.0,
+                target: self.target.to_string(),
+                address: self.address.to_string(),
+                local: format!("{}/{}", self.local.device, self.local.port),
+                initiator_port: acl_name(self.initiator_port),
+                state: state.to_owned(),
+                reason: self.lost.clone(),
+                channels: u16::try_from(self.channels.len()).unwrap_or(u16::MAX),
+                channels_wanted: self.wanted_channels,
+                request_limit: self.channels.first().map_or(0, |channel| channel.granted.request_limit),
+                others: self.others.values().cloned().collect(),
+            },
+            devices: self
+                .devices
+                .values()
+                .map(|device| device.info(self.key.0, state))
+                .collect(),
+            nexus: (self.initiator_port, self.target_port),
+        }
+    }
+
+    /// Serves the session until its last device is gone and it has logged out. What ends the session is
+    /// answered only then, so that "detached" means that the target has no session left either.
+    pub(crate) async fn run(
+        mut self,
+        first: Request,
+        mut requests: mpsc::UnboundedReceiver<Request>,
+        published: watch::Sender<Option<Snapshot>>,
+        gone: impl FnOnce(),
+    ) {
+        let mut detaching = JoinSet::new();
+        let mut answers: Vec<Answer> = Vec::new();
+        let mut next = Some(first);
+        let mut gone = Some(gone);
+        published.send_replace(Some(self.snapshot()));
+        loop {
+            if let Some(request) = next.take() {
+                answers.extend(self.handle(request, &mut detaching).await);
+            }
+            let ending = self.devices.is_empty() && detaching.is_empty();
+            if ending {
+                self.channels.iter().for_each(Channel::close);
+            }
+            published.send_replace(Some(self.snapshot()));
+            let over = ending && self.channels.is_empty();
+            if over {
+                for index in 0..self.ground.reactors.count() {
+                    self.ground.reactors.get(index).send(Message::RemoveSession(self.key));
+                }
+                if let Some(gone) = gone.take() {
+                    gone();
+                }
+                tracing::info!(session = self.key.0, target = %self.address, "logged out");
+            }
+            if over || !ending {
+                answers.drain(..).for_each(|answer| answer());
+            }
+            if over {
+                break;
+            }
+            tokio::select! {
+                Some(ended) = detaching.join_next(), if !detaching.is_empty() => {
+                    let Ok((device, outcome, reply)) = ended else { continue };
+                    answers.push(self.detached(&device, outcome, reply));
+                }
+                request = requests.recv() => next = request,
+            }
+        }
+    }
+
+    async fn handle(&mut self, request: Request, detaching: &mut JoinSet<Ended>) -> Option<Answer> {
+        match request {
+            Request::Attach(wanted, reply) => {
+                let result = match &self.lost {
+                    Some(reason) => Err(failure(
+                        ErrorKind::Exists,
+                        format!("session {} to this target is lost ({reason})", self.key.0),
+                    )
+                    .remedy("detach its devices (`ublk-srp list` names them), then attach again")),
+                    None => attach::disks(self, &wanted).await,
+                };
+                Some(Box::new(|| drop(reply.send(result))))
+            }
+            Request::Detach { number, force, reply } => self.detach(number, force, reply, detaching),
+            Request::Show { number, reply } => {
+                let _ = reply.send(self.show(number).await);
+                None
+            }
+            Request::Reactor(ReactorEvent::ChannelFailed { qp, reason, .. }) => {
+                if self.channels.iter().any(|channel| channel.qp == qp) {
+                    self.lose(&reason.to_string());
+                }
+                None
+            }
+            Request::Reactor(ReactorEvent::ChannelClosed { qp, .. }) => {
+                if let Some(index) = self.channels.iter().position(|channel| channel.qp == qp) {
+                    self.channels.remove(index).dismantle().await;
+                }
+                None
+            }
+            Request::ConnectionLost(reason) => {
+                self.lose(&reason);
+                None
+            }
+        }
+    }
+
+    /// Starts to detach a device, or says why not.
+    fn detach(
+        &mut self,
+        number: u32,
+        force: bool,
+        reply: oneshot::Sender<Detached>,
+        detaching: &mut JoinSet<Ended>,
+    ) -> Option<Answer> {
+        let refused = |error| Detached {
+            number,
+            detached: false,
+            notes: Vec::new(),
+            error: Some(error),
+        };
+        let Some(device) = self.devices.get(&number) else {
+            let outcome = refused(failure(ErrorKind::NotFound, format!("there is no /dev/ublkb{number}")));
+            return Some(Box::new(|| drop(reply.send(outcome))));
+        };
+        if !device.begin_detach() {
+            let outcome = refused(failure(
+                ErrorKind::Busy,
+                format!("/dev/ublkb{number} is being detached already"),
+            ));
+            return Some(Box::new(|| drop(reply.send(outcome))));
+        }
+        let device = Arc::clone(device);
+        let channels: Vec<_> = self
+            .channels
+            .iter()
+            .map(|channel| (channel.reactor.clone(), channel.qp))
+            .collect();
+        detaching.spawn(async move {
+            let outcome = device.detach(force, channels).await;
+            (device, outcome, reply)
+        });
+        None
+    }
+
+    fn detached(&mut self, device: &BlockDevice, outcome: Detached, reply: oneshot::Sender<Detached>) -> Answer {
+        if outcome.detached {
+            self.devices.remove(&outcome.number);
+            for index in 0..self.ground.reactors.count() {
+                self.ground.reactors.get(index).send(Message::RemoveDisk(device.key()));
+            }
+        } else {
+            device.end_detach();
+        }
+        Box::new(|| drop(reply.send(outcome)))
+    }
+
+    /// A channel is gone, and with it, for now, the session: the others are ended too.
+    fn lose(&mut self, reason: &str) {
+        // Closing a session ends its channels as well; only what was not asked for is a loss.
+        if self.lost.is_some() || self.devices.is_empty() {
+            return;
+        }
+        tracing::error!(
+            session = self.key.0, reason, target = %self.address,
+            "session lost: I/O on its devices fails; detach them and attach again"
+        );
+        self.lost = Some(reason.to_owned());
+        self.channels.iter().for_each(Channel::close);
+    }
+
+    async fn show(&self, number: u32) -> Result<DeviceDetail, ErrorData> {
+        let device = self
+            .devices
+            .get(&number)
+            .ok_or_else(|| failure(ErrorKind::NotFound, format!("there is no /dev/ublkb{number}")))?;
+        let mut channels = Vec::new();
+        for channel in &self.channels {
+            let state = channel
+                .reactor
+                .ask(|reply| Message::ChannelState(channel.qp, reply))
+                .await
+                .ok()
+                .flatten();
+            if let Some(state) = state {
+                channels.push(ChannelInfo {
+                    reactor: u32::try_from(channel.reactor.index).unwrap_or(u32::MAX),
+                    credits: state.credits,
+                    in_flight: state.commands,
+                    zero_credit: state.zero_credit,
+                    buffer_bytes: state.bytes_in_use,
+                });
+            }
+        }
+        let session = self.snapshot().session;
+        let state = session.state.clone();
+        Ok(device.detail(session, &state, channels))
+    }
+}
+
+/// The initiator port id as LIO's ACLs name it.
+pub(crate) fn acl_name(port: PortId) -> String {
+    let digits: String = port.0.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("0x{digits}")
+}
