@@ -52,30 +52,36 @@ def _inputs(found):
     return digest.hexdigest()[:12]
 
 
-def _unpack_kernel(packed, unpacked):
-    """Takes the kernel proper out of a zstd-packed bzImage: starting that saves a second of emulated unpacking."""
+def _copy_kernel(tree, release, into):
+    """Takes vmlinuz out of an unpacked package, and the kernel proper out of vmlinuz: starting that saves a second of
+    emulated unpacking."""
+    packed = tree / "usr/lib/modules" / release / "vmlinuz"
+    if not packed.exists():
+        packed = tree / "boot" / f"vmlinuz-{release}"
     data = packed.read_bytes()
+    (into / "vmlinuz").write_bytes(data)
     start = data.find(ZSTD_MAGIC)
-    if start < 0 or not shutil.which("zstd"):
-        return
-    result = subprocess.run(["zstd", "-dcq"], input=data[start:], capture_output=True)
-    if result.stdout.startswith(b"\x7fELF"):
-        unpacked.write_bytes(result.stdout)
+    if start >= 0 and shutil.which("zstd"):
+        result = subprocess.run(["zstd", "-dcq"], input=data[start:], capture_output=True)
+        if result.stdout.startswith(b"\x7fELF"):
+            (into / "vmlinux").write_bytes(result.stdout)
 
 
 def _build(found, final):
     started = time.time()
     paths.say(f"building the guest image in {final} (a few minutes)")
     work = pathlib.Path(tempfile.mkdtemp(prefix="build-", dir=paths.cache()))
-    # mmdebstrap may work as another user id; it has to reach and write these.
-    work.chmod(0o755)
     out, unpacked = work / "out", work / "kernels"
-    out.mkdir()
-    out.chmod(0o777)
     try:
         for kernel in found:
-            paths.say("fetching kernel", kernel["release"])
-            kernels.download(kernel, unpacked / kernel["release"])
+            release = kernel["release"]
+            paths.say("fetching kernel", release)
+            kernels.download(kernel, unpacked / release)
+            (out / release).mkdir(parents=True)
+            _copy_kernel(unpacked / release, release, out / release)
+        # Without root, mmdebstrap works under another user id, which has to reach and write these.
+        for folder, mode in ((work, 0o755), (out, 0o777), *((out / kernel["release"], 0o777) for kernel in found)):
+            folder.chmod(mode)
         environment = dict(os.environ, KERNELS=str(unpacked), FILES=str(FILES), OUT=str(out))
         command = [
             "mmdebstrap", "--variant=minbase", "--architectures=amd64", "--format=null",
@@ -88,14 +94,9 @@ def _build(found, final):
             "trixie", "/dev/null", "-",
         ]
         subprocess.run(command, check=True, text=True, input="\n".join(kernels.sources()) + "\n", env=environment)
-        for kernel in found:
-            release = kernel["release"]
-            packed = unpacked / release / "usr/lib/modules" / release / "vmlinuz"
-            if not packed.exists():
-                packed = unpacked / release / "boot" / f"vmlinuz-{release}"
-            shutil.copy(packed, out / release / "vmlinuz")
-            _unpack_kernel(packed, out / release / "vmlinux")
         (out / "kernels.json").write_text(json.dumps([kernel["release"] for kernel in found]))
+        for kernel in found:
+            (out / kernel["release"]).chmod(0o755)
         out.chmod(0o755)
         out.rename(final)
     finally:
@@ -111,18 +112,31 @@ def get():
         with open(paths.cache() / "image.lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not final.exists():
+                for left in paths.cache().glob("build-*"):
+                    shutil.rmtree(left, ignore_errors=True)
                 try:
                     _build(found, final)
-                except subprocess.CalledProcessError as error:
-                    raise SystemExit(f"lab: the image could not be built: {error}")
+                except (subprocess.CalledProcessError, OSError) as error:
+                    return _previous(error)
                 _forget_old(final)
     return Image(final)
 
 
+def _finished():
+    return sorted(paths.cache().glob("image-*"), key=lambda path: path.stat().st_mtime)
+
+
+def _previous(error):
+    """The newest image there is, for want of a current one."""
+    if not _finished():
+        raise SystemExit(f"lab: the image could not be built: {error}")
+    paths.say(f"the image could not be built, an OUTDATED one is used: {error}")
+    return Image(_finished()[-1])
+
+
 def _forget_old(current):
     """Keeps the current image and the one before it."""
-    images = sorted(paths.cache().glob("image-*"), key=lambda path: path.stat().st_mtime)
-    for image in [image for image in images if image != current][:-1]:
+    for image in [image for image in _finished() if image != current][:-1]:
         shutil.rmtree(image, ignore_errors=True)
 
 
