@@ -255,6 +255,9 @@ impl Backend for SrpBackend {
             return;
         };
         let Some(handle) = pending.handle.take() else { return };
+        if let Err(errno) = result {
+            tracing::error!(?id, operation = ?pending.operation, len = pending.len, errno, "ublk refused a copy");
+        }
         if pending.operation == Operation::Read {
             pending.count(&result.map(|()| pending.len));
             self.pending.take(id);
