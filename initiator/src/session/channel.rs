@@ -130,6 +130,10 @@ pub(super) struct Channel {
     pub(super) max_it_iu_len: u32,
     pub(super) max_transfer: u32,
     pub(super) closing: Option<ChannelError>,
+    /// The marker came back flushed.
+    pub(super) flushed: bool,
+    /// By when the target has to give credit.
+    pub(super) starved: Option<Instant>,
     /// Times a command met no credit.
     pub(super) zero_credit: u64,
 }
@@ -167,6 +171,8 @@ impl Channel {
             max_it_iu_len: setup.granted.max_it_iu_len,
             max_transfer: setup.max_transfer,
             closing: None,
+            flushed: false,
+            starved: None,
             zero_credit: 0,
         }
     }
@@ -188,6 +194,7 @@ impl Channel {
     pub(super) fn claim(&mut self, request: Key, deadline: Instant) -> Option<u16> {
         let slot = self.free_commands.pop()?;
         self.credits -= 1;
+        self.starved = None;
         self.unsent += 1;
         self.commands_out += 1;
         let index = usize::from(slot);
@@ -286,10 +293,29 @@ impl Channel {
         false
     }
 
-    /// Nothing of ours can be touched by the target any more: all work requests posted before and after the
-    /// queue pair went into error have come back (the DMA rule), and the caller holds no extent.
+    /// Nothing of ours can be touched by the target any more (the DMA rule): the marker was flushed and all work
+    /// requests have come back, or there is no queue pair any more.
     pub(super) fn is_quiet(&self) -> bool {
-        self.closing.is_some() && self.sends_posted == 0 && self.receives_posted == 0
+        self.closing.is_some() && self.flushed && self.sends_posted == 0 && self.receives_posted == 0
+    }
+
+    /// The queue pair was destroyed: no completion will come.
+    pub(super) fn destroyed(&mut self) {
+        self.flushed = true;
+        self.sends_posted = 0;
+        self.receives_posted = 0;
+    }
+
+    /// Notes that a command waits for credit that nothing under way can bring.
+    pub(super) fn starve(&mut self, limit: Instant) {
+        if self.credits <= 1 && self.commands_out == 0 && self.starved.is_none() {
+            self.starved = Some(limit);
+        }
+    }
+
+    /// The target has given no credit for as long as it may take.
+    pub(super) fn is_starved(&self, now: Instant) -> bool {
+        self.credits <= 1 && self.starved.is_some_and(|limit| limit <= now)
     }
 }
 

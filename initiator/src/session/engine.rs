@@ -333,6 +333,17 @@ impl<F: Fabric> Engine<F> {
         }
     }
 
+    /// The queue pair of a channel that failed was destroyed, or its memory deregistered: nothing of it can be
+    /// touched any more. For a channel whose marker did not come back.
+    pub fn destroyed(&mut self, qp: QueuePairId, now: Instant) {
+        let Some(&index) = self.by_qp.get(&qp) else { return };
+        self.close(index, ChannelError::Closed, now);
+        if let Some(channel) = &mut self.channels[index] {
+            channel.destroyed();
+        }
+        self.settle(index, now);
+    }
+
     /// Forgets a session that has no channel left. Its disks must have been removed.
     pub fn remove_session(&mut self, key: SessionKey) {
         let Some(&index) = self.session_index.get(&key) else {
@@ -385,7 +396,10 @@ impl<F: Fabric> Engine<F> {
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         let checks = self.channels.iter().flatten().filter(|channel| channel.is_open());
-        let checks = checks.filter_map(|channel| channel.next_check);
+        let checks = checks.flat_map(|channel| {
+            let starved = channel.starved.filter(|_| channel.credits <= 1);
+            channel.next_check.into_iter().chain(starved)
+        });
         let delayed = self
             .delayed
             .iter()

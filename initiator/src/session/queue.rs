@@ -143,6 +143,12 @@ impl<F: Fabric> Engine<F> {
         }
     }
 
+    /// Whether a session has requests that wait for their turn.
+    pub(super) fn is_waiting(&self, session: usize) -> bool {
+        let ready = self.sessions[session].as_ref().map(|session| &session.ready);
+        ready.is_some_and(|ready| ready.iter().any(|&queue| self.head(queue).is_some()))
+    }
+
     /// The place in the ring of a queue whose first request holds a buffer.
     fn holder(&self, session: usize) -> Option<usize> {
         let ready = &self.sessions[session].as_ref()?.ready;

@@ -30,6 +30,8 @@ impl<F: Fabric> Engine<F> {
             }
             (WorkKind::Receive, Err(error)) => {
                 channel.receives_posted = channel.receives_posted.saturating_sub(1);
+                // Only this one was certainly posted before the queue pair was put in error.
+                channel.flushed |= completion.slot == channel.marker() && error == WorkError::Flushed;
                 self.work_failed(index, error, now);
             }
             (WorkKind::Receive, Ok(len)) => {
@@ -189,6 +191,15 @@ impl<F: Fabric> Engine<F> {
             let Some(channel) = &mut self.channels[index] else {
                 continue;
             };
+            let session = channel.session_index;
+            if channel.is_open() && channel.is_starved(now) {
+                channel.starved = None;
+                if self.is_waiting(session) {
+                    let reason = ChannelError::Protocol("no credit for as long as a command may take");
+                    self.close(index, reason, now);
+                }
+                continue;
+            }
             if channel.is_open() && channel.overdue(now) {
                 let limit = self.limits.command.as_secs();
                 self.close(index, ChannelError::Timeout(limit), now);

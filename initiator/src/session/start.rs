@@ -64,8 +64,10 @@ impl<F: Fabric> Engine<F> {
             }
         }
         let slot = if channel.can_start() {
-            channel.claim(key, command_limit)
+            // Nothing is overdue before it is sent.
+            channel.claim(key, Instant::from_nanos(u64::MAX))
         } else {
+            channel.starve(command_limit);
             None
         };
         let Some(slot) = slot else {

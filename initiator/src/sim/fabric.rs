@@ -12,7 +12,7 @@ use super::odds::{Odds, Profile};
 use super::queue_pair::{PostedReceive, PostedSend, ReceiveSlot, SimQueuePair, Sizes};
 use super::target::{Target, TargetProfile};
 use super::trace::{Note, Trace};
-use crate::fabric::{Completion, Extent, Fabric, QueuePairId, WorkKind};
+use crate::fabric::{Completion, Extent, Fabric, QueuePairId, WorkError, WorkKind};
 use crate::session::SlotPlan;
 use crate::time::Instant;
 use crate::wire::login::{LoginReject, LoginRejectReason, LoginRequest, LoginResponse};
@@ -135,9 +135,24 @@ impl SimFabric {
         self.net.trace.text(self.net.now, Some(id), "destroyed");
     }
 
+    /// Destroys a queue pair whose marker was refused; its memory stays. False when that is not the case.
+    pub fn destroy_unmarked(&mut self, id: QueuePairId) -> bool {
+        let qp = self.net.queue_pairs.get_mut(&id).filter(|qp| qp.unmarked);
+        let Some(qp) = qp else { return false };
+        qp.sends.clear();
+        qp.receives.clear();
+        qp.cut = true;
+        qp.leases.destroyed();
+        self.net.finished.retain(|finished| finished.completion.qp != id);
+        self.net
+            .trace
+            .text(self.net.now, Some(id), "destroyed, its memory is kept");
+        true
+    }
+
     /// Breaks a queue pair on our side, as an error of the local hardware would.
     pub fn break_queue_pair(&mut self, qp: QueuePairId) {
-        self.net.fail(qp, Some(crate::fabric::WorkError::Remote));
+        self.net.fail(qp, Some(WorkError::Remote));
     }
 
     /// Cuts a connection: nothing gets through any more, in either direction.
@@ -421,8 +436,15 @@ impl Fabric for SimFabric {
         let Some(qp) = self.net.queue_pairs.get_mut(&id) else {
             return;
         };
+        let (refuse, marker) = (self.net.odds.refuse_post, qp.plan.receives - 1);
         qp.receive_state[usize::from(slot)] = ReceiveSlot::Posted;
         qp.receive_slots[usize::from(slot)].fill(0xee);
+        if Odds::hit(&mut self.net.rng, refuse) && (qp.is_broken() || marker == slot) {
+            qp.unmarked |= marker == slot;
+            return self
+                .net
+                .finish(id, WorkKind::Receive, slot, Err(WorkError::Local), false);
+        }
         qp.receives.push_back(PostedReceive { slot, guard: false });
         let (broken, waiting) = (qp.is_broken(), !qp.inbound.is_empty());
         if broken {

@@ -111,6 +111,11 @@ impl Leases {
         self.end();
     }
 
+    /// There is no queue pair any more.
+    pub(super) fn destroyed(&mut self) {
+        self.leases.clear();
+    }
+
     pub(super) fn lend(&mut self, extent: Extent) -> Result<(), String> {
         let taken = self.holder(extent).map(|lease| lease.tag);
         let twice = self.lent.iter().any(|other| overlap(*other, extent));

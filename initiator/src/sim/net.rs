@@ -211,7 +211,14 @@ impl Net {
         }
     }
 
-    fn finish(&mut self, qp: QueuePairId, kind: WorkKind, slot: u16, result: Result<u32, WorkError>, guard: bool) {
+    pub(super) fn finish(
+        &mut self,
+        qp: QueuePairId,
+        kind: WorkKind,
+        slot: u16,
+        result: Result<u32, WorkError>,
+        guard: bool,
+    ) {
         let completion = Completion { qp, kind, slot, result };
         self.finished.push_back(Finished { completion, guard });
     }

@@ -107,6 +107,8 @@ pub struct Odds {
     pub cut: u16,
     /// Per IU to the target: the target drops the connection and says so.
     pub disconnect: u16,
+    /// Per receive posted around an error: the post is refused.
+    pub refuse_post: u16,
     /// Per IU to the target: bursts of unreadable IUs that use up all receives.
     pub burst: u16,
 }
@@ -144,6 +146,9 @@ impl Odds {
             if severe > 0 && rng.u8(0..4) < severe {
                 *rate = rng.u16(1..=12);
             }
+        }
+        if rng.u8(0..8) == 0 {
+            odds.refuse_post = 200;
         }
         odds
     }

@@ -66,6 +66,8 @@ pub(super) struct SimQueuePair {
     pub(super) error: Option<(Instant, Instant)>,
     /// Nothing gets through.
     pub(super) cut: bool,
+    /// The marker was refused: only destroying the queue pair ends it.
+    pub(super) unmarked: bool,
     pub(super) leases: Leases,
     /// Request limit as the initiator can know it.
     pub(super) credits: i64,
@@ -108,6 +110,7 @@ impl SimQueuePair {
             inbound: VecDeque::new(),
             error: None,
             cut: false,
+            unmarked: false,
             leases: Leases::default(),
             credits: i64::from(sizes.credits),
             to_target: Instant::default(),

@@ -86,6 +86,8 @@ pub(super) enum Errand {
     Supply(RequestId, Handle, QueuePairId, Extent),
     Take(RequestId, Handle, QueuePairId, Extent),
     Login(u32),
+    /// Ends a queue pair whose marker did not come back.
+    Destroy(QueuePairId),
     /// For the scenario: it is called back.
     Scenario(u32),
 }
@@ -440,6 +442,12 @@ impl World {
                 self.wake();
             }
             Errand::Login(session) => self.login(session),
+            Errand::Destroy(qp) => {
+                if self.fabric().destroy_unmarked(qp) {
+                    self.engine.destroyed(qp, self.now);
+                    self.wake();
+                }
+            }
             Errand::Scenario(what) => self.scenario(what),
         }
     }
@@ -497,6 +505,7 @@ impl World {
             Event::Reply { id, result } => self.client.replied(self.engine.fabric(), id, result),
             Event::ChannelFailed { qp, session, reason } => {
                 let limit = self.now + SLACK;
+                self.agenda.add(self.now + SLACK / 2, Errand::Destroy(qp));
                 self.failing.insert(qp, limit);
                 self.failures.push((qp, reason, self.now));
                 let state = &mut self.sessions[session.0 as usize];
