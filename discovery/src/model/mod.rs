@@ -96,7 +96,7 @@ impl Agent {
         mad.header.method = Method::GET_RESP.0;
         mad.data = [0; DATA_LEN];
         let modifier = request.header.modifier.get();
-        let mut status = 0;
+        let status;
         let mut put = |bytes: &[u8]| mad.data[..bytes.len()].copy_from_slice(bytes);
         match request.attribute() {
             Attribute::CLASS_PORT_INFO => {
