@@ -3,7 +3,7 @@
 //! With `--scratch` it also writes to the LUN and reads it back; with `--load` it keeps 32 reads in flight for two
 //! seconds and then fails its own queue pair; with `--watch` it probes for ten seconds and prints what happens.
 //!
-//! usage: `srp_login IP:PORT ID_EXT IOC_GUID INITIATOR_EXT [LUN] [--scratch] [--load] [--watch]`
+//! usage: `srp_login IP:PORT ID_EXT IOC_GUID INITIATOR_EXT [LUN] [--scratch] [--load] [--watch] [--retry=N]`
 
 mod session;
 
@@ -129,7 +129,8 @@ fn run() -> Fallible<()> {
         .partition(|argument| argument.starts_with("--"));
     let [destination, id_ext, ioc_guid, initiator_ext, rest @ ..] = &words[..] else {
         return Err(
-            "usage: srp_login IP:PORT ID_EXT IOC_GUID INITIATOR_EXT [LUN] [--scratch] [--load] [--watch]".into(),
+            "usage: srp_login IP:PORT ID_EXT IOC_GUID INITIATOR_EXT [LUN] [--scratch] [--load] [--watch] [--retry=N]"
+                .into(),
         );
     };
     let destination: SocketAddr = destination.parse()?;
@@ -186,7 +187,12 @@ fn run() -> Fallible<()> {
         target_port,
     };
     id.set_ack_timeout(14)?;
-    id.connect(&queue_pair, &ConnectParams::new(&login.encode_rdma_cm()))?;
+    let private_data = login.encode_rdma_cm();
+    let mut params = ConnectParams::new(&private_data);
+    if let Some(count) = options.iter().find_map(|option| option.strip_prefix("--retry=")) {
+        params.retry_count = count.parse()?;
+    }
+    id.connect(&queue_pair, &params)?;
     let event = next_event(&channel, &id)?;
     let reply = match event {
         Event::ConnectResponse(reply) => reply,
@@ -194,8 +200,10 @@ fn run() -> Fallible<()> {
             reason: RejectReason::Consumer,
             private_data,
         } => {
-            let words =
-                LoginReject::parse(&private_data).map_or_else(|e| e.to_string(), |reject| format!("{reject:?}"));
+            let words = match LoginReject::parse(&private_data) {
+                Ok(reject) => format!("{}; {}", reject.reason, reject.reason.remedy()),
+                Err(error) => error.to_string(),
+            };
             return Err(format!("{event}: {words}").into());
         }
         other => return Err(other.to_string().into()),

@@ -81,7 +81,8 @@ pub struct ConnectParams<'a> {
     pub responder_resources: u8,
     /// RDMA READs of ours: SRP initiators issue none.
     pub initiator_depth: u8,
-    /// Transport retries before the queue pair fails (0..=7).
+    /// Transport retries before the queue pair fails (0..=7). Soft RoCE takes 7 for "for ever": with it, a silent cut
+    /// never fails a queue pair there.
     pub retry_count: u8,
     /// Retries when the target has no receive posted (7: for ever).
     pub rnr_retry: u8,

@@ -9,6 +9,10 @@
 //! reported as `Local`. Where no marker comes (the HCA was removed), only
 //! [`ChannelParts::destroy`](parts::ChannelParts::destroy) or [`Arena::deregister`] returning `Ok` are proof.
 //!
+//! When a queue pair fails by itself, the completion that says why need not come first: flushed receives may overtake
+//! it. Any error means that the queue pair is lost; call [`Fabric::fail`] on the first one all the same, as some HCAs
+//! do not look at what is posted after they went into error.
+//!
 //! # Sleeping
 //! ```text
 //! loop { poll; work; flush; if nothing happened for a while { if fabric.arm() { wait for completion_channels() } } }
@@ -17,6 +21,7 @@
 
 mod channel;
 mod parts;
+mod table;
 mod work_id;
 
 use std::collections::VecDeque;
@@ -30,6 +35,7 @@ use srp_initiator::wire::MemoryDescriptor;
 
 use channel::Channel;
 pub use parts::{ChannelParts, IuRing, PartsError};
+use table::{Table, index_of};
 
 use crate::completion_queue::CompletionQueue;
 use crate::memory::Arena;
@@ -71,12 +77,6 @@ struct AttachedQueue {
     broken: bool,
 }
 
-/// A place for a channel. The id of its occupant is generation and index.
-struct Place {
-    generation: u16,
-    channel: Option<Box<Channel>>,
-}
-
 /// Queue pairs, completion queues and memory of one reactor thread.
 ///
 /// Channels come ready-made from the control side ([`Self::adopt`]) and go back to it ([`Self::release`]), which alone
@@ -86,7 +86,7 @@ struct Place {
 /// The methods of [`Fabric`] that take slots or extents panic when these do not exist or a slot's memory is asked for
 /// while the HCA uses it: both are mistakes in the session core, and going on would corrupt memory.
 pub struct VerbsFabric {
-    places: Vec<Place>,
+    channels: Table<Box<Channel>>,
     queues: Vec<AttachedQueue>,
     next_token: u32,
     /// Where polling starts, so that no queue starves another.
@@ -107,10 +107,7 @@ impl Default for VerbsFabric {
 impl std::fmt::Debug for VerbsFabric {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("VerbsFabric")
-            .field(
-                "channels",
-                &self.places.iter().filter(|place| place.channel.is_some()).count(),
-            )
+            .field("channels", &self.channels.iter().count())
             .field("completion_queues", &self.queues.len())
             .finish_non_exhaustive()
     }
@@ -120,7 +117,7 @@ impl VerbsFabric {
     /// A fabric without channels.
     pub fn new() -> Self {
         Self {
-            places: Vec::new(),
+            channels: Table::new(),
             queues: Vec::new(),
             next_token: 0,
             turn: 0,
@@ -150,7 +147,7 @@ impl VerbsFabric {
     pub fn detach(&mut self, token: CompletionToken) -> Option<Arc<CompletionQueue>> {
         let index = self.queues.iter().position(|known| known.token == token)?;
         let queue = &self.queues[index].queue;
-        let mut channels = self.places.iter().filter_map(|place| place.channel.as_ref());
+        let mut channels = self.channels.iter();
         if channels.any(|channel| Arc::ptr_eq(channel.parts.queue_pair.completion_queue(), queue)) {
             return None;
         }
@@ -177,38 +174,24 @@ impl VerbsFabric {
         if !self.queues.iter().any(|known| Arc::ptr_eq(&known.queue, queue)) {
             return refuse(AdoptReason::QueueNotAttached, parts);
         }
-        let free = self
-            .places
-            .iter()
-            .position(|place| place.channel.is_none() && place.generation < u16::MAX);
-        let index = free.unwrap_or(self.places.len());
-        let Ok(number) = u16::try_from(index) else {
+        let Some(id) = self.channels.vacant() else {
             return refuse(AdoptReason::IdsExhausted, parts);
         };
-        if free.is_none() {
-            self.places.push(Place {
-                generation: 0,
-                channel: None,
-            });
-        }
-        let place = &mut self.places[index];
-        place.generation += 1;
-        let id = QueuePairId(u32::from(place.generation) << 16 | u32::from(number));
         let channel = Box::new(Channel::new(id, parts));
+        self.channels.insert(id, channel);
         // Every slot can have one completion waiting at most: `held` will not grow while I/O runs.
-        self.held.reserve(channel.slots());
-        place.channel = Some(channel);
-        self.unflushed.reserve(self.places.len());
+        let slots: usize = self.channels.iter().map(|channel| channel.slots()).sum();
+        self.held.reserve(slots.saturating_sub(self.held.len()));
+        self.unflushed.reserve(self.channels.len());
         Ok(id)
     }
 
     /// Gives a channel back, with whatever is still posted: its memory is only free after the DMA rule.
     /// Completions not polled yet are forgotten.
     pub fn release(&mut self, qp: QueuePairId) -> Option<ChannelParts> {
-        self.channel(qp)?;
-        let channel = self.places[index_of(qp)].channel.take()?;
+        let channel = self.channels.remove(qp)?;
         self.held.retain(|completion| completion.qp != qp);
-        self.unflushed.retain(|index| usize::from(*index) != index_of(qp));
+        self.unflushed.retain(|index| *index != index_of(qp));
         Some(channel.parts)
     }
 
@@ -222,7 +205,7 @@ impl VerbsFabric {
 
     /// Takes a data arena from a channel.
     pub fn remove_region(&mut self, qp: QueuePairId, region: RegionId) -> Option<Arena> {
-        self.channel_mut(qp)?.parts.remove_region(region)
+        self.channels.get_mut(qp)?.parts.remove_region(region)
     }
 
     /// Asks for an event at the next completion of any queue. `true`: nothing is waiting to be polled, and the caller
@@ -240,14 +223,14 @@ impl VerbsFabric {
             }
         }
         for index in 0..self.queues.len() {
-            if self.held.is_empty() {
-                self.poll_queue(index, BATCH, Destination::Held);
-            }
+            // A full batch may have been of channels gone since, with others behind it.
+            while self.held.is_empty() && self.poll_queue(index, BATCH, Destination::Held) == BATCH {}
         }
         self.held.is_empty()
     }
 
-    /// Takes note that a completion channel was readable. Harmless when it was not.
+    /// Takes note that a completion channel was readable: to be called each time the caller is told so, or the next
+    /// event may not come. Harmless when it was not.
     pub fn acknowledge(&mut self, token: CompletionToken) {
         if let Some(attached) = self.queues.iter_mut().find(|attached| attached.token == token) {
             if attached.queue.drain_events() > 0 {
@@ -256,31 +239,15 @@ impl VerbsFabric {
         }
     }
 
-    fn channel(&self, qp: QueuePairId) -> Option<&Channel> {
-        let place = self.places.get(index_of(qp))?;
-        place
-            .channel
-            .as_deref()
-            .filter(|_| place.generation == generation_of(qp))
-    }
-
-    fn channel_mut(&mut self, qp: QueuePairId) -> Option<&mut Channel> {
-        let place = self.places.get_mut(index_of(qp))?;
-        place
-            .channel
-            .as_deref_mut()
-            .filter(|_| place.generation == generation_of(qp))
-    }
-
     fn get(&self, qp: QueuePairId) -> &Channel {
-        match self.channel(qp) {
+        match self.channels.get(qp) {
             Some(channel) => channel,
             None => panic!("{qp:?} is not of this fabric"),
         }
     }
 
     fn get_mut(&mut self, qp: QueuePairId) -> &mut Channel {
-        match self.channel_mut(qp) {
+        match self.channels.get_mut(qp) {
             Some(channel) => channel,
             None => panic!("{qp:?} is not of this fabric"),
         }
@@ -289,7 +256,7 @@ impl VerbsFabric {
     /// A channel to queue work on; it will be flushed.
     fn queueing(&mut self, qp: QueuePairId) -> &mut Channel {
         if !self.get(qp).has_queued() {
-            self.unflushed.push(index_of(qp) as u16);
+            self.unflushed.push(index_of(qp));
         }
         self.get_mut(qp)
     }
@@ -308,12 +275,8 @@ impl VerbsFabric {
         };
         for raw in found {
             let (qp, kind, slot) = work_id::unpack(raw.wr_id);
-            let Some(place) = self.places.get_mut(index_of(qp)) else {
-                continue;
-            };
             // A channel that was released may have left completions behind.
-            let generation = place.generation;
-            let Some(channel) = place.channel.as_deref_mut().filter(|_| generation == generation_of(qp)) else {
+            let Some(channel) = self.channels.get_mut(qp) else {
                 continue;
             };
             channel.completed(kind, slot);
@@ -339,14 +302,6 @@ impl VerbsFabric {
 enum Destination<'a> {
     Out(&'a mut Vec<Completion>),
     Held,
-}
-
-const fn index_of(qp: QueuePairId) -> usize {
-    (qp.0 & 0xffff) as usize
-}
-
-const fn generation_of(qp: QueuePairId) -> u16 {
-    (qp.0 >> 16) as u16
 }
 
 impl Fabric for VerbsFabric {
@@ -394,20 +349,22 @@ impl Fabric for VerbsFabric {
 
     fn flush(&mut self) {
         while let Some(index) = self.unflushed.pop() {
-            if let Some(channel) = &mut self.places[usize::from(index)].channel {
+            if let Some(channel) = self.channels.at(index) {
                 channel.flush(&mut self.held);
             }
         }
     }
 
     fn fail(&mut self, qp: QueuePairId) {
-        let Some(channel) = self.channel_mut(qp) else { return };
+        let Some(channel) = self.channels.get_mut(qp) else {
+            return;
+        };
         let mut refused = VecDeque::new();
         // What is queued goes first: its flush then proves what the flush of anything posted proves.
         channel.flush(&mut refused);
         channel.fail();
         self.held.append(&mut refused);
-        self.unflushed.retain(|index| usize::from(*index) != index_of(qp));
+        self.unflushed.retain(|index| *index != index_of(qp));
     }
 
     fn describe(&self, qp: QueuePairId, extent: Extent) -> MemoryDescriptor {
