@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::error::Error;
 use std::io::{BufRead, stdin};
 use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::ExitCode;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,14 +22,16 @@ use ublk_frontend::backend::{
     Action, AreaId, AreaRange, Backend, BlockRequest, DeviceKey, Operation, Pumped, RequestId,
 };
 use ublk_frontend::control::{
-    Device, DeviceConfig, DeviceParams, Discard, Recovery, check, flush, holders, list_devices,
+    Device, DeviceConfig, DeviceParams, DeviceState, Discard, Recovery, check, delete_device, flush, holders,
+    list_devices, stop_device,
 };
 use ublk_frontend::reactor::{AddQueue, Reactor, ReactorConfig, ReactorHandle, wait};
 
 type Fallible<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 const LIMIT: Duration = Duration::from_secs(30);
-const HELP: &str = "attach | detach N | cycles COUNT | holders N | list | counters | flush N | truncate N | quit";
+const HELP: &str =
+    "attach | detach N | cycles COUNT | unstarted | holders N | list | counters | flush N | truncate N | quit";
 
 #[derive(Clone, Debug, Parser)]
 struct Options {
@@ -51,15 +55,15 @@ struct Options {
     /// Time a reactor looks for work before it sleeps.
     #[arg(long, default_value_t = 30)]
     spin_us: u64,
-    /// Give READs half of what they ask for, to see what the kernel makes of that.
-    #[arg(long)]
-    short_reads: bool,
     /// Tell the kernel of a write cache, so that it sends flushes.
     #[arg(long)]
     cache: bool,
     /// Let the devices outlive this process.
     #[arg(long)]
     recovery: bool,
+    /// Delete what servers that died have left, and end.
+    #[arg(long)]
+    sweep: bool,
 }
 
 /// A disk is one memfd; every reactor maps it as an area.
@@ -79,7 +83,6 @@ struct Memory {
     arrived: VecDeque<BlockRequest>,
     copying: HashMap<RequestId, u32>,
     done: VecDeque<Action>,
-    short_reads: bool,
 }
 
 impl Backend for Memory {
@@ -157,15 +160,12 @@ impl Memory {
                 }
             }
             Operation::Read => {
-                let len = if self.short_reads && bytes >= 8192 {
-                    (bytes / 2) & !4095
-                } else {
-                    bytes
+                let from = AreaRange {
+                    area,
+                    offset,
+                    len: bytes,
                 };
-                Action::CompleteRead {
-                    id,
-                    from: AreaRange { area, offset, len },
-                }
+                Action::CompleteRead { id, from }
             }
             Operation::Flush => Action::Complete { id, result: Ok(0) },
             Operation::Discard | Operation::WriteZeroes { .. } => {
@@ -198,7 +198,8 @@ impl Host {
         self.reactors.iter().map(Reactor::handle)
     }
 
-    fn attach(&mut self) -> Fallible<u32> {
+    /// `start` false: added and fetched, never started, removed.
+    fn attach(&mut self, start: bool) -> Fallible<u32> {
         let options = &self.options;
         let bytes = u64::from(options.mib) << 20;
         let memory = Arc::new(memfd_create("disk", MemfdFlags::CLOEXEC)?);
@@ -229,17 +230,21 @@ impl Host {
         })?;
         let key = DeviceKey(self.next_key);
         self.next_key += 1;
-        if let Err(error) = self.serve(key, &mut device, &memory, bytes) {
-            self.remove(key, &mut device)?;
-            return Err(error);
-        }
         let id = device.id();
+        let mut served = self.serve(key, &device, &memory, bytes);
+        if served.is_ok() && start {
+            served = device.start(LIMIT).map_err(Into::into);
+        }
+        if served.is_err() || !start {
+            self.remove(key, &mut device)?;
+            return served.map(|()| id);
+        }
         self.keys.insert(id, key);
         self.served.insert(id, Served { device, memory });
         Ok(id)
     }
 
-    fn serve(&self, key: DeviceKey, device: &mut Device, memory: &Arc<OwnedFd>, bytes: u64) -> Fallible<()> {
+    fn serve(&self, key: DeviceKey, device: &Device, memory: &Arc<OwnedFd>, bytes: u64) -> Fallible<()> {
         for handle in self.handles() {
             let (sender, receiver) = mpsc::sync_channel(1);
             handle.add_area(memory, bytes, move |area| drop(sender.send(area)))?;
@@ -263,11 +268,13 @@ impl Host {
             };
             wait(|reply| reactor.handle().add_queue(queue, reply))??;
         }
-        Ok(device.start(LIMIT)?)
+        Ok(())
     }
 
     fn remove(&self, key: DeviceKey, device: &mut Device) -> Fallible<()> {
+        let begun = Instant::now();
         device.stop(LIMIT)?;
+        let stopped = begun.elapsed();
         for handle in self.handles() {
             wait(|reply| handle.remove_device(key, reply))?;
             let (sender, receiver) = mpsc::sync_channel(1);
@@ -276,8 +283,13 @@ impl Host {
                 drop(wait(|reply| handle.remove_area(disk.area, reply))??);
             }
         }
+        let released = begun.elapsed();
         let deleted = device.delete(LIMIT)?;
-        println!("device {}: {deleted:?}", device.id());
+        println!(
+            "device {}: stopped {stopped:.1?}, released {released:.1?}, {deleted:?} {:.1?}",
+            device.id(),
+            begun.elapsed()
+        );
         Ok(())
     }
 
@@ -285,7 +297,9 @@ impl Host {
         let begun = Instant::now();
         let mut served = self.served.remove(&id).ok_or("no such device")?;
         let key = self.keys.remove(&id).ok_or("no such device")?;
-        flush(id, LIMIT)?;
+        if let Err(error) = flush(id, LIMIT) {
+            println!("{error}");
+        }
         self.remove(key, &mut served.device)?;
         println!("detached {id} in {:.1} ms", begun.elapsed().as_secs_f64() * 1e3);
         Ok(())
@@ -300,17 +314,18 @@ impl Host {
             ("quit", _) => return Ok(false),
             ("attach", _) => {
                 let begun = Instant::now();
-                let id = self.attach()?;
+                let id = self.attach(true)?;
                 println!("attached {id} in {:.1} ms", begun.elapsed().as_secs_f64() * 1e3);
             }
             ("detach", Some(id)) => self.detach(id)?,
             ("cycles", Some(count)) => {
                 for _ in 0..count {
-                    let id = self.attach()?;
+                    let id = self.attach(true)?;
                     self.detach(id)?;
                 }
                 println!("cycles done");
             }
+            ("unstarted", _) => drop(self.attach(false)?),
             ("holders", Some(id)) => {
                 for holder in holders(id)? {
                     println!("{holder}");
@@ -360,7 +375,17 @@ fn commands() -> Fallible<mpsc::Receiver<String>> {
     Ok(receiver)
 }
 
-fn main() -> Fallible<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("memory: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Fallible<()> {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()))
@@ -368,6 +393,26 @@ fn main() -> Fallible<()> {
     let options = Options::parse();
     let features = check()?;
     println!("driver features {:#x}", features.bits());
+    if options.sweep {
+        for entry in list_devices()? {
+            let deleted = match entry.state {
+                DeviceState::Live
+                    if entry
+                        .server
+                        .is_some_and(|pid| Path::new("/proc").join(pid.to_string()).exists()) =>
+                {
+                    continue;
+                }
+                DeviceState::Dead => delete_device(entry.id, LIMIT)?,
+                _ => {
+                    stop_device(entry.id, LIMIT)?;
+                    delete_device(entry.id, LIMIT)?
+                }
+            };
+            println!("swept {entry:?}: {deleted:?}");
+        }
+        return Ok(());
+    }
     let commands = commands()?;
     let mut reactors = Vec::new();
     for index in 0..options.reactors {
@@ -375,14 +420,12 @@ fn main() -> Fallible<()> {
             spin: Duration::from_micros(options.spin_us),
             ..ReactorConfig::new(index)
         };
-        let short_reads = options.short_reads;
         reactors.push(Reactor::spawn(config, move || {
             Ok(Memory {
                 disks: HashMap::new(),
                 arrived: VecDeque::new(),
                 copying: HashMap::new(),
                 done: VecDeque::new(),
-                short_reads,
             })
         })?);
     }
@@ -394,7 +437,7 @@ fn main() -> Fallible<()> {
         keys: HashMap::new(),
     };
     for _ in 0..host.options.devices {
-        let id = host.attach()?;
+        let id = host.attach(true)?;
         println!("attached {id}");
     }
     println!("ready");

@@ -6,15 +6,15 @@
 
 mod bounded;
 mod device;
+mod errors;
 mod flush;
 mod holders;
 mod list;
 mod params;
 mod preflight;
 
-pub use device::{
-    AddError, DeleteError, Deleted, Device, DeviceConfig, Recovery, StartError, StopError, delete_device, stop_device,
-};
+pub use device::{Deleted, Device, DeviceConfig, Recovery, delete_device, stop_device};
+pub use errors::{AddError, DeleteError, StartError, StopError};
 pub use flush::{FlushError, flush};
 pub use holders::{Holder, HoldersError, Use, holders};
 pub use list::{DeviceEntry, DeviceState, ListError, list_devices};

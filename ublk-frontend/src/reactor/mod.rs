@@ -5,6 +5,7 @@
 //!
 //! [`Backend`]: crate::backend::Backend
 
+mod actions;
 mod gauges;
 mod handle;
 mod mailbox;

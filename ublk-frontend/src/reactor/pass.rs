@@ -10,23 +10,23 @@ use std::time::{Duration, Instant};
 use super::ReactorError;
 use super::handle::{AddQueue, AddQueueError, Counters, RemoveAreaError, Reply};
 use super::mailbox::{Doorbell, Mail, Mailbox};
-use super::served::{CommandStep, CopyStep, Misuse, Served};
+use super::served::{CommandStep, CopyStep, Served};
 use super::watches::Watches;
-use crate::backend::{Action, AreaId, AreaRange, Backend, BlockRequest, DeviceKey, RequestId};
+use crate::backend::{Action, AreaId, Backend, BlockRequest, DeviceKey, RequestId};
 use crate::ring::{DataPlane, EnterError, Event, RetiredArea, Wait};
 
 /// Completions taken in one pass.
 const BATCH: usize = 256;
 
 pub(super) struct Pass<B: Backend> {
-    plane: DataPlane,
-    backend: B,
+    pub(super) plane: DataPlane,
+    pub(super) backend: B,
     mailbox: Mailbox<B::Message>,
     bell: Arc<Doorbell>,
     spin: Duration,
     /// By the slot part of the plane's queue handle.
-    queues: Vec<Option<(u32, Served)>>,
-    watches: Watches,
+    pub(super) queues: Vec<Option<(u32, Served)>>,
+    pub(super) watches: Watches,
     events: Vec<Event>,
     actions: Vec<Action>,
     /// Queues whose FETCHes have not all been seen by the driver.
@@ -322,83 +322,10 @@ impl<B: Backend> Pass<B> {
         }
     }
 
-    fn act(&mut self, action: Action, now: Instant) -> Result<(), ReactorError> {
-        match action {
-            Action::CopyIn { id, into } => self.copy_in(id, into, now),
-            Action::CompleteRead { id, from } => self.complete_read(id, from, now),
-            Action::Complete { id, result } => self.complete(id, result),
-            Action::Watch { fd, token } => Ok(self.watches.add(&mut self.plane, fd, token)?),
-            Action::Unwatch { token } => Ok(self.watches.end(&mut self.plane, token)?),
-        }
-    }
-
-    fn copy_in(&mut self, id: RequestId, into: AreaRange, now: Instant) -> Result<(), ReactorError> {
-        let Some(served) = find(&mut self.queues, id.queue) else {
-            return report(id, Misuse::NotHeld);
-        };
-        let Some(held) = served.holding(id.tag) else {
-            return report(id, Misuse::NotHeld);
-        };
-        if let Err(misuse) = served.copy_in(id.tag, into.len) {
-            report(id, misuse)?;
-        } else if let Err(error) = self.plane.copy_in(id.queue, id.tag, into)? {
-            tracing::error!(?id, %error, "a backend's mistake");
-            served.copy_refused(id.tag, held);
-        } else {
-            return Ok(());
-        }
-        self.backend.copied(id, Err(libc::EINVAL), now);
-        Ok(())
-    }
-
-    fn complete_read(&mut self, id: RequestId, from: AreaRange, now: Instant) -> Result<(), ReactorError> {
-        let Some(served) = find(&mut self.queues, id.queue) else {
-            return report(id, Misuse::NotHeld);
-        };
-        let Some(held) = served.holding(id.tag) else {
-            return report(id, Misuse::NotHeld);
-        };
-        if let Err(misuse) = served.complete_read(id.tag, from.len) {
-            report(id, misuse)?;
-        } else if let Err(error) = self.plane.copy_out_and_commit(id.queue, id.tag, from)? {
-            tracing::error!(?id, %error, "a backend's mistake");
-            served.copy_refused(id.tag, held);
-        } else {
-            return Ok(());
-        }
-        self.complete(id, Err(libc::EIO))?;
-        self.backend.copied(id, Err(libc::EINVAL), now);
-        Ok(())
-    }
-
-    fn complete(&mut self, id: RequestId, result: Result<u32, i32>) -> Result<(), ReactorError> {
-        let Some(served) = find(&mut self.queues, id.queue) else {
-            return report(id, Misuse::NotHeld);
-        };
-        let code = match served.complete(id.tag, result) {
-            Ok(code) => code,
-            Err(misuse) => {
-                report(id, misuse)?;
-                match served.complete(id.tag, Err(libc::EIO)) {
-                    Ok(code) => code,
-                    Err(_) => return Ok(()),
-                }
-            }
-        };
-        Ok(self.plane.commit(id.queue, id.tag, code)?)
-    }
-
     fn publish(&mut self) {
         self.counters.enters = self.plane.enters();
         self.bell.gauges.write(self.counters);
     }
-}
-
-/// A backend is part of this program, so its mistakes are defects: loud in tests, harmless otherwise.
-fn report(id: RequestId, misuse: Misuse) -> Result<(), ReactorError> {
-    tracing::error!(?id, %misuse, "a backend's mistake");
-    debug_assert!(false, "{id:?}: {misuse}");
-    Ok(())
 }
 
 fn fetch_error(queue_id: u16, errno: i32) -> AddQueueError {
@@ -412,7 +339,7 @@ const fn slot(queue: u32) -> usize {
     (queue & 0xffff) as usize
 }
 
-fn find(queues: &mut [Option<(u32, Served)>], queue: u32) -> Option<&mut Served> {
+pub(super) fn find(queues: &mut [Option<(u32, Served)>], queue: u32) -> Option<&mut Served> {
     match queues.get_mut(slot(queue))? {
         Some((handle, served)) if *handle == queue => Some(served),
         _ => None,
