@@ -5,9 +5,13 @@
 //! step what must hold whatever the peer and the network do: the DMA rule, credits, data, order, time limits.
 //! A run is a function of its seed: nothing here reads a clock, starts a thread or iterates over a hash map.
 
+mod access;
 mod agenda;
+mod audit;
 mod check;
 mod client;
+mod data_plane;
+mod events;
 mod fabric;
 mod lease;
 mod net;
@@ -17,6 +21,7 @@ mod pattern;
 mod queue_pair;
 mod scenario;
 mod shadow;
+mod spec;
 mod target;
 mod trace;
 mod world;
@@ -27,5 +32,6 @@ pub use fabric::{Connect, Refusal, SimFabric};
 pub use odds::{CreditPolicy, Injection, Odds, Profile, Span};
 pub use pattern::{fill_block, stamp_of};
 pub use scenario::{Scenario, run_seed};
+pub use spec::{SessionSpec, WorldSpec};
 pub use target::{DiskSpec, Target, TargetProfile};
-pub use world::{SessionSpec, World, WorldSpec};
+pub use world::World;

@@ -17,7 +17,6 @@ use super::target::Step;
 use super::trace::{self, Note, Trace};
 use crate::fabric::{Completion, Extent, QueuePairId, WorkError, WorkKind};
 use crate::time::Instant;
-use crate::wire::MemoryDescriptor;
 
 /// What the network has in store.
 #[derive(Debug)]
@@ -327,52 +326,6 @@ impl Net {
         }
     }
 
-    /// An RDMA READ or WRITE by the target; false when the connection does not carry it any more.
-    pub(super) fn access(&mut self, id: QueuePairId, memory: MemoryDescriptor, bytes: Access<'_>) -> bool {
-        let done = self.try_access(id, memory, bytes);
-        let note = Note::Access {
-            write: matches!(done, Some((true, _))),
-            address: memory.address,
-            len: memory.len as usize,
-            done: matches!(done, Some((_, true))),
-        };
-        self.trace.add(self.now, Some(id), 0, note);
-        matches!(done, Some((_, true)))
-    }
-
-    fn try_access(&mut self, id: QueuePairId, memory: MemoryDescriptor, bytes: Access<'_>) -> Option<(bool, bool)> {
-        let write = matches!(bytes, Access::Write(_));
-        let qp = self.queue_pairs.get_mut(&id)?;
-        if qp.cut {
-            return Some((write, false));
-        }
-        if let Some((_, barrier)) = qp.error
-            && (self.now >= barrier || self.rng.bool())
-        {
-            return Some((write, false));
-        }
-        let extent = qp.resolve(memory);
-        let allowed = extent.is_some_and(|extent| {
-            let arena = &qp.arenas[usize::from(extent.region.0)];
-            arena.remote_write == write
-        });
-        let Some(extent) = extent.filter(|_| allowed) else {
-            let what = format!("{memory:?} is not open to the target (write: {write})");
-            self.checks.broken(self.now, rule::PROTOCOL, what);
-            return Some((write, false));
-        };
-        if !qp.leases.permits(extent, write) {
-            let what = format!("the target reaches {extent:?}, which was given up (write: {write})");
-            self.checks.broken(self.now, rule::DMA, what);
-        }
-        let place = qp.bytes_mut(extent)?;
-        match bytes {
-            Access::Write(from) => place.copy_from_slice(from),
-            Access::Read(into) => into.copy_from_slice(place),
-        }
-        Some((write, true))
-    }
-
     pub(super) fn take_posts(&mut self) -> Vec<(u64, [u8; 16])> {
         std::mem::take(&mut self.posts)
     }
@@ -429,13 +382,4 @@ impl Net {
 
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// What an RDMA operation moves.
-#[derive(Debug)]
-pub(super) enum Access<'a> {
-    /// Into our memory.
-    Write(&'a [u8]),
-    /// Out of our memory.
-    Read(&'a mut [u8]),
 }

@@ -7,8 +7,9 @@ use srp_addressing::PortId;
 
 use super::odds::{CreditPolicy, Odds, Profile, Span};
 use super::shadow::Range;
+use super::spec::{SessionSpec, WorldSpec};
 use super::target::{DiskSpec, TargetProfile};
-use super::world::{Errand, SessionSpec, World, WorldSpec};
+use super::world::{Errand, World};
 use crate::scsi::{Cdb, Lun};
 use crate::session::{BlockOperation, Limits};
 

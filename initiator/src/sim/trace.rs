@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fmt::Write as _;
 
 use crate::fabric::{Completion, QueuePairId, WorkKind};
+use crate::scsi::cdb::Operation;
 use crate::time::Instant;
 use crate::wire::response::Residual;
 use crate::wire::{FromInitiator, FromTarget};
@@ -135,7 +136,11 @@ fn from_initiator(iu: &[u8], len: usize) -> String {
             let (lba, blocks) = super::target::extent_of(&command.cdb.bytes).unwrap_or_default();
             let name = cdb_name(&command.cdb.bytes);
             let (tag, lun) = (command.tag, command.lun.0 >> 48);
-            format!("CMD tag={tag:#x} lun={lun} {name} lba={lba} blocks={blocks}")
+            let fua = match command.cdb.operation() {
+                Operation::Read { fua: true, .. } | Operation::Write { fua: true, .. } => " FUA",
+                _ => "",
+            };
+            format!("CMD tag={tag:#x} lun={lun} {name}{fua} lba={lba} blocks={blocks}")
         }
         Ok(FromInitiator::TaskManagement(task)) => {
             let (tag, of) = (task.tag, task.task_tag);

@@ -4,80 +4,25 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fastrand::Rng;
-use srp_addressing::PortId;
 
 use super::agenda::Agenda;
 use super::check::rule;
 use super::client::{Client, Outcome};
 use super::fabric::SimFabric;
-use super::odds::{Odds, Profile, Span};
+use super::odds::Span;
 use super::queue_pair::SimQueuePair;
-use super::target::TargetProfile;
-use crate::fabric::{Extent, Fabric, QueuePairId};
+use super::spec::{SessionSpec, WorldSpec};
+use crate::fabric::{Extent, QueuePairId};
 use crate::scsi::{Cdb, Lun};
 use crate::session::{
-    BlockOperation, BlockRequest, ChannelError, ChannelSetup, ControlRequest, DiskSetup, Engine, Event, Handle, Limits,
+    BlockOperation, BlockRequest, ChannelError, ChannelSetup, ControlRequest, DiskSetup, Engine, Handle,
     LoginParameters, LunKey, RequestId, SessionKey,
 };
 use crate::time::Instant;
 use crate::wire::MultiChannel;
 
 /// What the initiator's own software may add to a deadline.
-const SLACK: Duration = Duration::from_secs(1);
-
-/// A session of the world.
-#[derive(Clone, Debug)]
-pub struct SessionSpec {
-    /// The initiator port it logs in with.
-    pub port: PortId,
-    /// Its disks, as numbers of logical units below 256; they are their [`LunKey`]s too.
-    pub luns: Vec<u32>,
-}
-
-/// What a world is made of.
-#[derive(Clone, Debug)]
-pub struct WorldSpec {
-    /// Everything that is random follows from it.
-    pub seed: u64,
-    /// The network.
-    pub profile: Profile,
-    /// The target.
-    pub target: TargetProfile,
-    /// The engine's time limits.
-    pub limits: Limits,
-    /// Commands wished for per channel.
-    pub queue_size: u16,
-    /// Bytes of each data arena.
-    pub arena: u32,
-    /// The longest transfer of one command.
-    pub max_transfer: u32,
-    /// The sessions.
-    pub sessions: Vec<SessionSpec>,
-    /// A session that lost its channel logs in again after this.
-    pub relogin: Option<Span>,
-    /// How often per mille the client cannot supply a write's data.
-    pub unsupplied: u16,
-}
-
-impl Default for WorldSpec {
-    fn default() -> Self {
-        Self {
-            seed: 1,
-            profile: Profile::default(),
-            target: TargetProfile::default(),
-            limits: Limits::default(),
-            queue_size: 32,
-            arena: 1 << 20,
-            max_transfer: 256 << 10,
-            sessions: vec![SessionSpec {
-                port: PortId([1; 16]),
-                luns: vec![0],
-            }],
-            relogin: None,
-            unsupplied: 0,
-        }
-    }
-}
+pub(super) const SLACK: Duration = Duration::from_secs(1);
 
 /// Something the software around the engine is going to do.
 #[derive(Debug)]
@@ -93,11 +38,11 @@ pub(super) enum Errand {
 }
 
 #[derive(Debug)]
-struct Session {
-    spec: SessionSpec,
-    qp: Option<QueuePairId>,
+pub(super) struct Session {
+    pub(super) spec: SessionSpec,
+    pub(super) qp: Option<QueuePairId>,
     /// Lost connections through which the target may still work.
-    dead: Vec<QueuePairId>,
+    pub(super) dead: Vec<QueuePairId>,
 }
 
 /// See the module's text.
@@ -107,14 +52,14 @@ pub struct World {
     pub(super) rng: Rng,
     pub(super) client: Client,
     pub(super) agenda: Agenda<Errand>,
-    engine: Engine<SimFabric>,
-    now: Instant,
-    sessions: Vec<Session>,
-    pump_due: bool,
+    pub(super) engine: Engine<SimFabric>,
+    pub(super) now: Instant,
+    pub(super) sessions: Vec<Session>,
+    pub(super) pump_due: bool,
     stalled: u32,
     /// Failed channels, and by when they have to be closed.
-    failing: BTreeMap<QueuePairId, Instant>,
-    failures: Vec<(QueuePairId, ChannelError, Instant)>,
+    pub(super) failing: BTreeMap<QueuePairId, Instant>,
+    pub(super) failures: Vec<(QueuePairId, ChannelError, Instant)>,
 }
 
 impl World {
@@ -412,180 +357,10 @@ impl World {
         self.fabric().net.now = now;
     }
 
-    fn wake(&mut self) {
+    pub(super) fn wake(&mut self) {
         if !self.pump_due {
             self.pump_due = true;
             self.after(self.spec.profile.reaction, Errand::Pump);
-        }
-    }
-
-    fn run(&mut self, errand: Errand) {
-        match errand {
-            Errand::Pump => {
-                self.pump_due = false;
-                self.engine.pump(self.now);
-            }
-            Errand::Supply(id, handle, qp, extent) => {
-                let data = self.client.data(id);
-                self.fabric().net.give_back(qp, extent);
-                self.fabric().copy_in(qp, extent, &data);
-                let ok = !Odds::hit(&mut self.rng, self.spec.unsupplied);
-                self.engine.supplied(handle, ok, self.now);
-                self.wake();
-            }
-            Errand::Take(id, handle, qp, extent) => {
-                let mut data = vec![0; extent.len as usize];
-                self.fabric().net.give_back(qp, extent);
-                self.fabric().copy_out(qp, extent, &mut data);
-                self.client.taken(self.engine.fabric(), id, data);
-                self.engine.release(handle, self.now);
-                self.wake();
-            }
-            Errand::Login(session) => self.login(session),
-            Errand::Destroy(qp) => {
-                if self.fabric().destroy_unmarked(qp) {
-                    self.engine.destroyed(qp, self.now);
-                    self.wake();
-                }
-            }
-            Errand::Scenario(what) => self.scenario(what),
-        }
-    }
-
-    /// Looks at everything a call may have changed.
-    fn after_call(&mut self) {
-        self.watch_posts();
-        while let Some(event) = self.engine.next_event() {
-            self.heard(event);
-        }
-        while let Some(qp) = self.fabric().next_notice() {
-            self.engine.close_channel(qp, ChannelError::Closed, self.now);
-            self.wake();
-        }
-        if self.engine.fabric().has_completions() {
-            self.wake();
-        }
-        self.watch_time();
-    }
-
-    fn watch_posts(&mut self) {
-        for (lun, cdb) in self.fabric().net.take_posts() {
-            self.client.order.turn(lun);
-            let (true, Some((lba, _))) = (matches!(cdb[0], 0x28 | 0x88), super::target::extent_of(&cdb)) else {
-                continue;
-            };
-            let (order, fairness) = self.client.order.posted(lun, lba);
-            if let Err(what) = order {
-                self.broken(rule::ORDER, what);
-            }
-            if let Err(what) = fairness {
-                self.broken(rule::FAIRNESS, what);
-            }
-        }
-    }
-
-    fn heard(&mut self, event: Event) {
-        let copy = self.spec.profile.copy;
-        match event {
-            Event::Supply { id, handle, qp, extent } => {
-                self.client.supply(self.engine.fabric(), id, extent.len);
-                self.fabric().net.lend(qp, extent);
-                self.after(copy, Errand::Supply(id, handle, qp, extent));
-            }
-            Event::Data { id, handle, qp, extent } => {
-                self.client.read_ended(self.engine.fabric(), id);
-                self.fabric().net.lend(qp, extent);
-                self.after(copy, Errand::Take(id, handle, qp, extent));
-            }
-            Event::Done { id, result } => {
-                let session = self.client.pending.get(&id).map_or(0, |pending| pending.session);
-                let dead = self.sessions[session as usize].dead.clone();
-                self.client.done(self.engine.fabric(), id, result, dead);
-            }
-            Event::Reply { id, result } => self.client.replied(self.engine.fabric(), id, result),
-            Event::ChannelFailed { qp, session, reason } => {
-                let limit = self.now + SLACK;
-                self.agenda.add(self.now + SLACK / 2, Errand::Destroy(qp));
-                self.failing.insert(qp, limit);
-                self.failures.push((qp, reason, self.now));
-                let state = &mut self.sessions[session.0 as usize];
-                state.dead.push(qp);
-                if state.qp.take() != Some(qp) {
-                    self.broken(rule::CLOSED, format!("qp{} failed, which was not in use", qp.0));
-                }
-                self.relogin(session.0);
-            }
-            Event::ChannelClosed { qp, .. } => {
-                if self.failing.remove(&qp).is_none() {
-                    self.broken(rule::CLOSED, format!("qp{} closed without having failed", qp.0));
-                }
-                self.fabric().destroy(qp);
-            }
-        }
-    }
-
-    fn relogin(&mut self, session: u32) {
-        if let Some(span) = self.spec.relogin {
-            self.after(span, Errand::Login(session));
-        }
-    }
-
-    fn watch_time(&mut self) {
-        let late = self
-            .failing
-            .iter()
-            .find(|(_, limit)| **limit < self.now)
-            .map(|(qp, _)| *qp);
-        if let Some(qp) = late {
-            self.broken(rule::DEADLINE, format!("qp{} failed and was not closed", qp.0));
-        }
-        let limit = self.spec.limits.command + SLACK;
-        let overdue = self.engine.fabric().net.overdue(limit);
-        if let Some(what) = overdue {
-            self.broken(rule::DEADLINE, what);
-        }
-        let fabric = self.engine.fabric();
-        for session in &mut self.sessions {
-            session.dead.retain(|qp| !fabric.is_quiet(*qp));
-        }
-        self.client.shadow.refresh(|qp| fabric.is_quiet(qp));
-    }
-
-    /// What must hold when nothing is left to happen.
-    fn audit(&mut self) {
-        if !self.client.pending.is_empty() || self.engine.requests() > 0 {
-            let (told, kept) = (self.client.pending.len(), self.engine.requests());
-            self.broken(rule::ONCE, format!("{told} requests never ended, {kept} in the engine"));
-        }
-        for qp in self.failing.keys() {
-            self.broken(rule::CLOSED, format!("qp{} failed and was never closed", qp.0));
-        }
-        for qp in self.sessions.iter().filter_map(|session| session.qp) {
-            let fabric = self.engine.fabric();
-            let Some(state) = self.engine.channel_state(qp) else {
-                self.broken(rule::CLOSED, format!("qp{} is gone", qp.0));
-                continue;
-            };
-            if state.bytes_in_use != 0 || state.commands != 0 {
-                self.broken(rule::LEAK, format!("qp{}: {state:?}", qp.0));
-            }
-            let (ours, theirs) = (fabric.credits(qp), fabric.target().credits(qp));
-            if Some(state.credits) != ours || theirs.is_some_and(|theirs| Some(theirs) != ours) {
-                let what = format!("engine {}, wire {ours:?}, target {theirs:?}", state.credits);
-                self.broken(rule::CREDIT, what);
-            }
-            if fabric.target().unanswered(qp) > 0 {
-                self.broken(rule::PROTOCOL, "a request of the target was not answered");
-            }
-            if fabric.net.in_use(qp) {
-                self.broken(rule::LEAK, format!("qp{}: memory in use", qp.0));
-            }
-        }
-        for spec in self.spec.sessions.clone() {
-            for number in spec.luns {
-                let size = self.disk_spec(number).map_or(512, |spec| spec.block_size);
-                self.client.audit(self.engine.fabric(), Lun::from_index(number), size);
-            }
         }
     }
 

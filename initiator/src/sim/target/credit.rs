@@ -59,7 +59,7 @@ impl Credit {
     pub(super) fn grant(&mut self, delta: i32) {
         self.limit += i64::from(delta);
         self.most += i64::from(delta.max(0));
-        self.owed -= delta;
+        self.owed = (self.owed - delta).max(0);
     }
 
     fn choose(&self, policy: CreditPolicy, last: bool, rng: &mut Rng) -> i32 {

@@ -1,0 +1,66 @@
+//! Time limits, and what must hold in the end.
+
+use super::check::rule;
+use super::world::{SLACK, World};
+use crate::scsi::Lun;
+
+impl World {
+    pub(super) fn watch_time(&mut self) {
+        let late = self
+            .failing
+            .iter()
+            .find(|(_, limit)| **limit < self.now)
+            .map(|(qp, _)| *qp);
+        if let Some(qp) = late {
+            self.broken(rule::DEADLINE, format!("qp{} failed and was not closed", qp.0));
+        }
+        let limit = self.spec.limits.command + SLACK;
+        let overdue = self.engine.fabric().net.overdue(limit);
+        if let Some(what) = overdue {
+            self.broken(rule::DEADLINE, what);
+        }
+        let fabric = self.engine.fabric();
+        for session in &mut self.sessions {
+            session.dead.retain(|qp| !fabric.is_quiet(*qp));
+        }
+        self.client.shadow.refresh(|qp| fabric.is_quiet(qp));
+    }
+
+    /// What must hold when nothing is left to happen.
+    pub(super) fn audit(&mut self) {
+        if !self.client.pending.is_empty() || self.engine.requests() > 0 {
+            let (told, kept) = (self.client.pending.len(), self.engine.requests());
+            self.broken(rule::ONCE, format!("{told} requests never ended, {kept} in the engine"));
+        }
+        for qp in self.failing.keys() {
+            self.broken(rule::CLOSED, format!("qp{} failed and was never closed", qp.0));
+        }
+        for qp in self.sessions.iter().filter_map(|session| session.qp) {
+            let fabric = self.engine.fabric();
+            let Some(state) = self.engine.channel_state(qp) else {
+                self.broken(rule::CLOSED, format!("qp{} is gone", qp.0));
+                continue;
+            };
+            if state.bytes_in_use != 0 || state.commands != 0 {
+                self.broken(rule::LEAK, format!("qp{}: {state:?}", qp.0));
+            }
+            let (ours, theirs) = (fabric.credits(qp), fabric.target().credits(qp));
+            if Some(state.credits) != ours || theirs.is_some_and(|theirs| Some(theirs) != ours) {
+                let what = format!("engine {}, wire {ours:?}, target {theirs:?}", state.credits);
+                self.broken(rule::CREDIT, what);
+            }
+            if fabric.target().unanswered(qp) > 0 {
+                self.broken(rule::PROTOCOL, "a request of the target was not answered");
+            }
+            if fabric.net.in_use(qp) {
+                self.broken(rule::LEAK, format!("qp{}: memory in use", qp.0));
+            }
+        }
+        for spec in self.spec.sessions.clone() {
+            for number in spec.luns {
+                let size = self.disk_spec(number).map_or(512, |spec| spec.block_size);
+                self.client.audit(self.engine.fabric(), Lun::from_index(number), size);
+            }
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! The simulated fabric as the engine uses it, and the books that are kept on that.
+
+use crate::fabric::{Completion, Extent, Fabric, QueuePairId, WorkError, WorkKind};
+use crate::wire::{Data, FromInitiator, FromTarget, MemoryDescriptor, TaskFunction};
+
+use super::check::rule;
+use super::fabric::SimFabric;
+use super::lease::Lease;
+use super::net::{Finished, Happening, Net};
+use super::odds::Odds;
+use super::queue_pair::{PostedReceive, PostedSend, ReceiveSlot, SimQueuePair};
+use super::trace::Note;
+
+impl SimFabric {
+    /// Notes what a posted IU entitles the target to.
+    fn book(&mut self, id: QueuePairId, slot: u16, iu: &[u8], payload: Option<Extent>) {
+        let now = self.net.now;
+        let Some(qp) = self.net.queue_pairs.get_mut(&id) else {
+            return;
+        };
+        let (needed, objection) = match FromInitiator::parse(iu) {
+            Ok(FromInitiator::Command(command)) => {
+                let mut unknown = false;
+                let mut resolve = |descriptor, write| {
+                    let extent = qp.resolve(descriptor);
+                    unknown |= extent.is_none();
+                    extent.map(|extent| (extent, write))
+                };
+                let data = match command.data {
+                    Data::Read(descriptor) => resolve(descriptor, true),
+                    Data::Write(descriptor) => resolve(descriptor, false),
+                    _ => payload.map(|extent| (extent, false)),
+                };
+                let lease = Lease {
+                    slot,
+                    tag: command.tag,
+                    lun: command.lun.0,
+                    cdb: command.cdb.bytes,
+                    data,
+                    at: now,
+                    sent: false,
+                    answered: false,
+                };
+                let mut started = qp.leases.start(lease);
+                self.net.posts.push((command.lun.0, command.cdb.bytes));
+                if unknown {
+                    started = Err("a command describes memory that is not registered".to_owned());
+                }
+                (Some(2), started)
+            }
+            Ok(FromInitiator::TaskManagement(task)) => {
+                let of = (task.function == TaskFunction::AbortTask).then_some(task.task_tag);
+                qp.leases.function(task.tag, of, task.lun.0);
+                (Some(1), Ok(()))
+            }
+            _ => (None, Ok(())),
+        };
+        if let Some(needed) = needed {
+            if qp.credits < needed && !qp.is_broken() {
+                let what = format!("sent with {} left, {needed} needed", qp.credits);
+                self.net.checks.broken(self.net.now, rule::CREDIT, what);
+            }
+            qp.credits -= 1;
+        }
+        if let Err(what) = objection {
+            self.net.broken(rule::DMA, what);
+        }
+    }
+
+    /// Notes what the engine learns from a completion.
+    fn tell(&mut self, finished: &Finished) {
+        let completion = finished.completion;
+        let Some(qp) = self.net.queue_pairs.get_mut(&completion.qp) else {
+            return;
+        };
+        let slot = usize::from(completion.slot);
+        match (completion.kind, completion.result) {
+            (WorkKind::Send, _) => {
+                qp.send_busy[slot] = false;
+                qp.leases.sent(completion.slot);
+            }
+            (WorkKind::Receive, Ok(len)) => {
+                qp.receive_state[slot] = ReceiveSlot::Readable(len as usize);
+                let iu = qp.receive_slots[slot][..len as usize].to_vec();
+                let delta = match FromTarget::parse(&iu) {
+                    Ok(FromTarget::Response(response)) => {
+                        qp.leases.answered(response.tag, response.response_code);
+                        response.request_limit_delta
+                    }
+                    Ok(FromTarget::CreditRequest(request)) => request.delta,
+                    Ok(FromTarget::AsyncEvent(event)) => event.delta,
+                    _ => 0,
+                };
+                qp.credits += i64::from(delta);
+                return self.net.note_iu(completion.qp, &iu, false);
+            }
+            (WorkKind::Receive, Err(_)) => {
+                qp.receive_state[slot] = ReceiveSlot::Readable(0);
+                if finished.guard {
+                    qp.leases.flushed();
+                }
+            }
+        }
+        let note = Note::Taken(completion);
+        self.net.trace.add(self.net.now, Some(completion.qp), 0, note);
+    }
+
+    fn check_use(&self, id: QueuePairId, extent: Extent, what: &str) {
+        let holder = self.net.queue_pairs.get(&id).and_then(|qp| qp.leases.holder(extent));
+        if let Some(lease) = holder {
+            let what = format!("{what} {extent:?} while the target may touch it (tag {:#x})", lease.tag);
+            self.net.broken(rule::DMA, what);
+        }
+    }
+}
+
+impl Fabric for SimFabric {
+    fn poll(&mut self, out: &mut Vec<Completion>) {
+        let mut room = (out.capacity() - out.len()).min(self.net.finished.len());
+        if self.net.profile.partial_polls && room > 1 && self.net.rng.bool() {
+            room = self.net.rng.usize(1..=room);
+        }
+        for _ in 0..room {
+            let Some(finished) = self.net.finished.pop_front() else {
+                return;
+            };
+            self.tell(&finished);
+            out.push(finished.completion);
+        }
+    }
+
+    fn send_slot(&mut self, qp: QueuePairId, slot: u16) -> &mut [u8] {
+        let busy = |qp: &SimQueuePair| qp.send_busy.get(usize::from(slot)).copied().unwrap_or(true);
+        if self.net.queue_pairs.get(&qp).is_none_or(busy) {
+            self.net.broken(rule::SEND_SLOT, format!("qp{} slot {slot}", qp.0));
+        }
+        let Some(qp) = self.net.queue_pairs.get_mut(&qp) else {
+            return &mut [];
+        };
+        qp.send_slots.get_mut(usize::from(slot)).map_or(&mut [], |slot| slot)
+    }
+
+    fn receive_slot(&self, qp: QueuePairId, slot: u16) -> &[u8] {
+        let Some(state) = self.net.queue_pairs.get(&qp) else {
+            return &[];
+        };
+        if Net::is_posted(state, slot) {
+            self.net
+                .broken(rule::RECEIVE_SLOT, format!("qp{} slot {slot} read", qp.0));
+        }
+        state.receive_slots.get(usize::from(slot)).map_or(&[], |slot| slot)
+    }
+
+    fn post_send(&mut self, id: QueuePairId, slot: u16, len: u32, payload: Option<Extent>) {
+        let Some(qp) = self.net.queue_pairs.get_mut(&id) else {
+            return self.net.broken(rule::CLOSED, format!("post to qp{}, destroyed", id.0));
+        };
+        let iu = qp
+            .send_slots
+            .get(usize::from(slot))
+            .and_then(|slot| slot.get(..len as usize));
+        let Some(iu) = iu.map(<[u8]>::to_vec) else {
+            return self
+                .net
+                .broken(rule::SEND_SLOT, format!("{len} bytes from slot {slot}"));
+        };
+        if std::mem::replace(&mut qp.send_busy[usize::from(slot)], true) {
+            self.net.broken(rule::SEND_SLOT, format!("slot {slot} posted twice"));
+        }
+        let Some(qp) = self.net.queue_pairs.get_mut(&id) else {
+            return;
+        };
+        let (rung, transmitted) = (false, false);
+        qp.sends.push_back(PostedSend {
+            slot,
+            len,
+            payload,
+            rung,
+            transmitted,
+        });
+        self.book(id, slot, &iu, payload);
+        self.net.note_iu(id, &iu, true);
+    }
+
+    fn post_receive(&mut self, id: QueuePairId, slot: u16) {
+        let posted = self.net.queue_pairs.get(&id).is_none_or(|qp| Net::is_posted(qp, slot));
+        if posted {
+            return self
+                .net
+                .broken(rule::RECEIVE_SLOT, format!("qp{} slot {slot} posted twice", id.0));
+        }
+        let Some(qp) = self.net.queue_pairs.get_mut(&id) else {
+            return;
+        };
+        let (refuse, marker) = (self.net.odds.refuse_post, qp.plan.receives - 1);
+        qp.receive_state[usize::from(slot)] = ReceiveSlot::Posted;
+        qp.receive_slots[usize::from(slot)].fill(0xee);
+        if Odds::hit(&mut self.net.rng, refuse) && (qp.is_broken() || marker == slot) {
+            qp.unmarked |= marker == slot;
+            return self
+                .net
+                .finish(id, WorkKind::Receive, slot, Err(WorkError::Local), false);
+        }
+        qp.receives.push_back(PostedReceive { slot, guard: false });
+        let (broken, waiting) = (qp.is_broken(), !qp.inbound.is_empty());
+        if broken {
+            self.net.after(std::time::Duration::ZERO, Happening::FlushReceives(id));
+        } else if waiting {
+            self.net
+                .after(std::time::Duration::from_micros(100), Happening::Retry(id));
+        }
+    }
+
+    fn flush(&mut self) {
+        let (hop, drain) = (self.net.profile.hop, self.net.profile.drain);
+        let ids: Vec<QueuePairId> = self.net.queue_pairs.keys().copied().collect();
+        for id in ids {
+            let Some(qp) = self.net.queue_pairs.get_mut(&id) else {
+                continue;
+            };
+            let broken = qp.is_broken();
+            let mut rung = 0;
+            for send in qp.sends.iter_mut().filter(|send| !send.rung) {
+                send.rung = true;
+                rung += 1;
+            }
+            if broken && rung > 0 {
+                self.net.within(drain, Happening::FlushSends(id));
+            } else {
+                (0..rung).for_each(|_| self.net.within(hop, Happening::Transmit(id)));
+            }
+        }
+    }
+
+    fn fail(&mut self, qp: QueuePairId) {
+        self.net.fail(qp, None);
+    }
+
+    fn describe(&self, qp: QueuePairId, extent: Extent) -> MemoryDescriptor {
+        let none = MemoryDescriptor {
+            address: 0,
+            key: 0,
+            len: 0,
+        };
+        self.net.queue_pairs.get(&qp).map_or(none, |qp| qp.describe(extent))
+    }
+
+    fn copy_out(&self, qp: QueuePairId, extent: Extent, into: &mut [u8]) {
+        self.check_use(qp, extent, "read from");
+        match self.net.queue_pairs.get(&qp).and_then(|qp| qp.bytes(extent)) {
+            Some(bytes) if bytes.len() == into.len() => into.copy_from_slice(bytes),
+            _ => self
+                .net
+                .broken(rule::DMA, format!("read from {extent:?}, which is not there")),
+        }
+    }
+
+    fn copy_in(&mut self, qp: QueuePairId, extent: Extent, from: &[u8]) {
+        self.check_use(qp, extent, "write to");
+        match self.net.queue_pairs.get_mut(&qp).and_then(|qp| qp.bytes_mut(extent)) {
+            Some(bytes) if bytes.len() == from.len() => bytes.copy_from_slice(from),
+            _ => self
+                .net
+                .broken(rule::DMA, format!("write to {extent:?}, which is not there")),
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! What the world does when its time has come, and when the engine speaks.
+
+use super::check::rule;
+use super::odds::Odds;
+use super::world::{Errand, SLACK, World};
+use crate::fabric::Fabric;
+use crate::session::{ChannelError, Event};
+
+impl World {
+    pub(super) fn run(&mut self, errand: Errand) {
+        match errand {
+            Errand::Pump => {
+                self.pump_due = false;
+                self.engine.pump(self.now);
+            }
+            Errand::Supply(id, handle, qp, extent) => {
+                let data = self.client.data(id);
+                self.fabric().net.give_back(qp, extent);
+                self.fabric().copy_in(qp, extent, &data);
+                let ok = !Odds::hit(&mut self.rng, self.spec.unsupplied);
+                self.engine.supplied(handle, ok, self.now);
+                self.wake();
+            }
+            Errand::Take(id, handle, qp, extent) => {
+                let mut data = vec![0; extent.len as usize];
+                self.fabric().net.give_back(qp, extent);
+                self.fabric().copy_out(qp, extent, &mut data);
+                self.client.taken(self.engine.fabric(), id, data);
+                self.engine.release(handle, self.now);
+                self.wake();
+            }
+            Errand::Login(session) => self.login(session),
+            Errand::Destroy(qp) => {
+                if self.fabric().destroy_unmarked(qp) {
+                    self.engine.destroyed(qp, self.now);
+                    self.wake();
+                }
+            }
+            Errand::Scenario(what) => self.scenario(what),
+        }
+    }
+
+    /// Looks at everything a call may have changed.
+    pub(super) fn after_call(&mut self) {
+        self.watch_posts();
+        while let Some(event) = self.engine.next_event() {
+            self.heard(event);
+        }
+        while let Some(qp) = self.fabric().next_notice() {
+            self.engine.close_channel(qp, ChannelError::Closed, self.now);
+            self.wake();
+        }
+        if self.engine.fabric().has_completions() {
+            self.wake();
+        }
+        self.watch_time();
+    }
+
+    fn watch_posts(&mut self) {
+        for (lun, cdb) in self.fabric().net.take_posts() {
+            self.client.order.turn(lun);
+            let (true, Some((lba, _))) = (matches!(cdb[0], 0x28 | 0x88), super::target::extent_of(&cdb)) else {
+                continue;
+            };
+            let (order, fairness) = self.client.order.posted(lun, lba);
+            if let Err(what) = order {
+                self.broken(rule::ORDER, what);
+            }
+            if let Err(what) = fairness {
+                self.broken(rule::FAIRNESS, what);
+            }
+        }
+    }
+
+    fn heard(&mut self, event: Event) {
+        let copy = self.spec.profile.copy;
+        match event {
+            Event::Supply { id, handle, qp, extent } => {
+                self.client.supply(self.engine.fabric(), id, extent.len);
+                self.fabric().net.lend(qp, extent);
+                self.after(copy, Errand::Supply(id, handle, qp, extent));
+            }
+            Event::Data { id, handle, qp, extent } => {
+                self.client.read_ended(self.engine.fabric(), id);
+                self.fabric().net.lend(qp, extent);
+                self.after(copy, Errand::Take(id, handle, qp, extent));
+            }
+            Event::Done { id, result } => {
+                let session = self.client.pending.get(&id).map_or(0, |pending| pending.session);
+                let dead = self.sessions[session as usize].dead.clone();
+                self.client.done(self.engine.fabric(), id, result, dead);
+            }
+            Event::Reply { id, result } => self.client.replied(self.engine.fabric(), id, result),
+            Event::ChannelFailed { qp, session, reason } => {
+                let limit = self.now + SLACK;
+                self.agenda.add(self.now + SLACK / 2, Errand::Destroy(qp));
+                self.failing.insert(qp, limit);
+                self.failures.push((qp, reason, self.now));
+                let state = &mut self.sessions[session.0 as usize];
+                state.dead.push(qp);
+                if state.qp.take() != Some(qp) {
+                    self.broken(rule::CLOSED, format!("qp{} failed, which was not in use", qp.0));
+                }
+                self.relogin(session.0);
+            }
+            Event::ChannelClosed { qp, .. } => {
+                if self.failing.remove(&qp).is_none() {
+                    self.broken(rule::CLOSED, format!("qp{} closed without having failed", qp.0));
+                }
+                self.fabric().destroy(qp);
+            }
+        }
+    }
+
+    pub(super) fn relogin(&mut self, session: u32) {
+        if let Some(span) = self.spec.relogin {
+            self.after(span, Errand::Login(session));
+        }
+    }
+}

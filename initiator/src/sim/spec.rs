@@ -1,0 +1,61 @@
+//! What a world is made of.
+
+use srp_addressing::PortId;
+
+use super::odds::{Profile, Span};
+use super::target::TargetProfile;
+use crate::session::Limits;
+
+/// A session of the world.
+#[derive(Clone, Debug)]
+pub struct SessionSpec {
+    /// The initiator port it logs in with.
+    pub port: PortId,
+    /// Its disks, as numbers of logical units below 256; they are their [`crate::session::LunKey`]s too.
+    pub luns: Vec<u32>,
+}
+
+/// What a world is made of.
+#[derive(Clone, Debug)]
+pub struct WorldSpec {
+    /// Everything that is random follows from it.
+    pub seed: u64,
+    /// The network.
+    pub profile: Profile,
+    /// The target.
+    pub target: TargetProfile,
+    /// The engine's time limits.
+    pub limits: Limits,
+    /// Commands wished for per channel.
+    pub queue_size: u16,
+    /// Bytes of each data arena.
+    pub arena: u32,
+    /// The longest transfer of one command.
+    pub max_transfer: u32,
+    /// The sessions.
+    pub sessions: Vec<SessionSpec>,
+    /// A session that lost its channel logs in again after this.
+    pub relogin: Option<Span>,
+    /// How often per mille the client cannot supply a write's data.
+    pub unsupplied: u16,
+}
+
+impl Default for WorldSpec {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            profile: Profile::default(),
+            target: TargetProfile::default(),
+            limits: Limits::default(),
+            queue_size: 32,
+            arena: 1 << 20,
+            max_transfer: 256 << 10,
+            sessions: vec![SessionSpec {
+                port: PortId([1; 16]),
+                luns: vec![0],
+            }],
+            relogin: None,
+            unsupplied: 0,
+        }
+    }
+}

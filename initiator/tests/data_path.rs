@@ -1,0 +1,293 @@
+//! Requests that end as they should: data, credit, buffers, order, and statuses that are healed inside.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{ended, finish, limited, lun, outcome, run_for, seconds, spec, succeeded};
+use srp_initiator::scsi::BlockError;
+use srp_initiator::session::{BlockOperation, Limits};
+use srp_initiator::sim::{CreditPolicy, Injection, Outcome, Span, World, WorldSpec, fill_block};
+
+#[test]
+fn a_write_is_on_the_disk_and_a_read_returns_it() {
+    let mut world = World::new(spec(1));
+    let write = world.write(0, 10, 16);
+    finish(&mut world);
+    assert_eq!(outcome(&world, write), Outcome::Done(16 * 512));
+    let read = world.read(0, 10, 16);
+    let flush = world.flush(0);
+    finish(&mut world);
+    let mut expected = vec![0; 16 * 512];
+    for (lba, block) in (10..).zip(expected.chunks_mut(512)) {
+        fill_block(block, lun(0), lba, write.0);
+    }
+    assert_eq!(outcome(&world, read), Outcome::Read(expected));
+    assert_eq!(outcome(&world, flush), Outcome::Done(0));
+    assert_eq!(world.fabric().target().executed(lun(0)), (1, 1, 1));
+}
+
+#[test]
+fn both_ends_of_the_disk_and_nothing_beyond() {
+    let mut world = World::new(spec(1));
+    let good = [world.write(0, 0, 1), world.write(0, 2047, 1), world.read(0, 1, 512)];
+    let bad = [
+        world.read(0, 2048, 1),
+        world.read(0, 2047, 2),
+        world.read(0, u64::MAX, 1),
+        world.read(0, 5, 0),
+        world.read(0, 6, 513),
+    ];
+    finish(&mut world);
+    common::failed(&world, &bad, BlockError::Invalid);
+    succeeded(&world, &good);
+    assert_eq!(world.fabric().target().executed(lun(0)), (1, 2, 0));
+}
+
+#[test]
+fn large_transfers_arrive_whole() {
+    let mut world = World::new(WorldSpec {
+        arena: 1 << 20,
+        max_transfer: 1 << 20,
+        ..spec(1)
+    });
+    let write = world.write(0, 0, 2048);
+    finish(&mut world);
+    let read = world.read(0, 0, 2048);
+    finish(&mut world);
+    assert_eq!(outcome(&world, write), Outcome::Done(1 << 20));
+    assert!(matches!(outcome(&world, read), Outcome::Read(data) if data.len() == 1 << 20));
+}
+
+#[test]
+fn requests_wait_for_credit() {
+    // Two credits, one of them for task management: one command at a time.
+    let mut world = World::new(limited(2));
+    let ids: Vec<_> = (0..40).map(|n| world.read(0, n * 4, 4)).collect();
+    let qp = world.qp(0).expect("logged in");
+    for _ in 0..200 {
+        world.step();
+        assert!(world.engine().in_flight() <= 1);
+    }
+    finish(&mut world);
+    succeeded(&world, &ids);
+    let state = world.engine().channel_state(qp).expect("open");
+    assert_eq!((state.credits, state.commands), (2, 0));
+    assert!(state.zero_credit > 0);
+}
+
+#[test]
+fn requests_wait_for_buffers() {
+    let mut world = World::new(WorldSpec {
+        arena: 64 << 10,
+        max_transfer: 64 << 10,
+        ..spec(2)
+    });
+    let mut ids = Vec::new();
+    for n in 0..10 {
+        ids.push(world.read(0, n * 128, 128));
+        ids.push(world.write(1, n * 128, 128));
+    }
+    finish(&mut world);
+    succeeded(&world, &ids);
+}
+
+#[test]
+fn requests_sent_again_do_not_wait_for_the_buffer_they_hold() {
+    // The refused read holds the whole arena; the other unit's read is in front of it.
+    let mut world = World::new(WorldSpec {
+        arena: 64 << 10,
+        max_transfer: 64 << 10,
+        ..spec(2)
+    });
+    world.fabric().target_mut().inject(lun(0), Injection::Busy);
+    let first = world.read(0, 0, 128);
+    let second = world.read(1, 0, 128);
+    finish(&mut world);
+    succeeded(&world, &[first, second]);
+}
+
+#[test]
+fn credit_comes_back_in_every_way_the_standard_allows() {
+    for credit in [
+        CreditPolicy::Each,
+        CreditPolicy::Batch(7),
+        CreditPolicy::Wobble,
+        CreditPolicy::ByRequest,
+    ] {
+        for request_limit in [2, 3, 20] {
+            let mut spec = limited(request_limit);
+            spec.target.credit = credit;
+            let mut world = World::new(spec);
+            let ids: Vec<_> = (0..60)
+                .map(|n| {
+                    if n % 2 == 0 {
+                        world.read(0, n * 8, 8)
+                    } else {
+                        world.write(0, n * 8, 8)
+                    }
+                })
+                .collect();
+            finish(&mut world);
+            succeeded(&world, &ids);
+        }
+    }
+}
+
+#[test]
+fn credit_taken_back_while_data_is_copied_counts() {
+    let mut spec = limited(3);
+    spec.profile.copy = Span::micros(5000, 5000);
+    let mut world = World::new(spec);
+    let qp = world.qp(0).expect("logged in");
+    let ids = [world.write(0, 0, 8), world.write(0, 8, 8)];
+    run_for(&mut world, Duration::from_millis(1));
+    world.fabric().request_credit(qp, -2);
+    run_for(&mut world, Duration::from_millis(100));
+    assert!(ids.iter().all(|id| world.outcome(*id).is_none()));
+    world.fabric().request_credit(qp, 2);
+    finish(&mut world);
+    succeeded(&world, &ids);
+}
+
+#[test]
+fn data_that_cannot_be_supplied_frees_the_credit_for_others() {
+    let mut world = World::new(WorldSpec {
+        unsupplied: 1000,
+        ..limited(2)
+    });
+    let ids = [world.write(0, 0, 8), world.write(0, 8, 8), world.write(0, 16, 8)];
+    finish(&mut world);
+    common::failed(&world, &ids, BlockError::Io);
+    assert_eq!(world.fabric().target().executed(lun(0)), (0, 0, 0));
+}
+
+#[test]
+fn a_slow_caller_is_not_a_slow_target() {
+    let mut spec = spec(1);
+    spec.profile.copy = Span::micros(40_000_000, 40_000_000);
+    let mut world = World::new(spec);
+    let write = world.write(0, 0, 8);
+    run_for(&mut world, Duration::from_secs(20));
+    world
+        .fabric()
+        .target_mut()
+        .inject(lun(0), Injection::Slow(Duration::from_secs(25)));
+    let flush = world.flush(0);
+    finish(&mut world);
+    succeeded(&world, &[write, flush]);
+    assert!(world.failures().is_empty());
+}
+
+#[test]
+fn unit_attention_is_not_the_callers_business() {
+    let mut spec = spec(1);
+    spec.target.attention_at_login = true;
+    for descriptor_sense in [false, true] {
+        spec.target.descriptor_sense = descriptor_sense;
+        let mut world = World::new(spec.clone());
+        let ids = [world.write(0, 0, 8), world.read(0, 100, 8), world.flush(0)];
+        world
+            .fabric()
+            .target_mut()
+            .inject(lun(0), Injection::UnitAttention { asc: 0x3f, ascq: 0x0e });
+        finish(&mut world);
+        succeeded(&world, &ids);
+    }
+}
+
+#[test]
+fn busy_and_task_set_full_are_tried_again_after_a_pause() {
+    for injection in [Injection::Busy, Injection::TaskSetFull] {
+        let mut world = World::new(spec(1));
+        (0..5).for_each(|_| world.fabric().target_mut().inject(lun(0), injection));
+        let write = world.write(0, 0, 8);
+        finish(&mut world);
+        succeeded(&world, &[write]);
+        let millis = ended(&world, write).as_nanos() / 1_000_000;
+        assert!((500..600).contains(&millis), "five pauses of 100 ms: {millis} ms");
+    }
+}
+
+#[test]
+fn a_target_that_stays_busy_is_given_up() {
+    let limits = Limits {
+        busy: Duration::from_secs(10),
+        ..Limits::default()
+    };
+    let mut world = World::new(WorldSpec { limits, ..spec(1) });
+    (0..1000).for_each(|_| world.fabric().target_mut().inject(lun(0), Injection::Busy));
+    let write = world.write(0, 0, 8);
+    finish(&mut world);
+    common::failed(&world, &[write], BlockError::Timeout);
+    assert_eq!(seconds(ended(&world, write)), 10);
+    assert!(world.failures().is_empty());
+}
+
+#[test]
+fn a_short_read_returns_what_came() {
+    let mut world = World::new(spec(1));
+    let write = world.write(0, 0, 8);
+    finish(&mut world);
+    world.fabric().target_mut().inject(lun(0), Injection::Short(1000));
+    let read = world.read(0, 0, 8);
+    finish(&mut world);
+    succeeded(&world, &[write]);
+    assert!(matches!(outcome(&world, read), Outcome::Read(data) if data.len() == 4096 - 1000));
+}
+
+#[test]
+fn a_short_write_is_an_error() {
+    let mut world = World::new(spec(1));
+    world.fabric().target_mut().inject(lun(0), Injection::Short(512));
+    let write = world.write(0, 0, 8);
+    finish(&mut world);
+    common::failed(&world, &[write], BlockError::Io);
+}
+
+#[test]
+fn errors_of_the_medium_and_of_the_request_reach_the_caller() {
+    let mut world = World::new(spec(1));
+    world.fabric().target_mut().inject(
+        lun(0),
+        Injection::Check {
+            key: 3,
+            asc: 0x11,
+            ascq: 0,
+        },
+    );
+    let read = world.read(0, 0, 8);
+    finish(&mut world);
+    world.fabric().target_mut().inject(lun(0), Injection::Refused);
+    let refused = world.read(0, 0, 8);
+    finish(&mut world);
+    common::failed(&world, &[read], BlockError::Medium);
+    common::failed(&world, &[refused], BlockError::Io);
+    assert!(world.failures().is_empty());
+}
+
+#[test]
+fn logical_units_take_turns() {
+    let mut spec = spec(2);
+    spec.target.request_limit = 3;
+    let mut world = World::new(spec);
+    let many: Vec<_> = (0..50).map(|n| world.read(0, n * 8, 8)).collect();
+    let few: Vec<_> = (0..5).map(|n| world.read(1, n * 8, 8)).collect();
+    finish(&mut world);
+    succeeded(&world, &many);
+    let last = few.iter().map(|id| ended(&world, *id)).max().expect("some");
+    let before = many.iter().filter(|id| ended(&world, **id) < last).count();
+    assert!(
+        before <= 8,
+        "{before} of the long queue ended before the fifth of the short one"
+    );
+}
+
+#[test]
+fn fua_is_passed_on() {
+    let mut world = World::new(spec(1));
+    let write = world.submit(0, BlockOperation::Write { fua: true }, 0, 8);
+    finish(&mut world);
+    succeeded(&world, &[write]);
+    assert!(world.fabric().trace().contains("WRITE(10) FUA"));
+}
