@@ -347,8 +347,7 @@ impl DataPlane {
             len: range.len,
         });
         queue.pending += 1;
-        let position =
-            u64::from(UBLKSRV_IO_BUF_OFFSET) | u64::from(queue.id) << UBLK_QID_OFF | u64::from(tag) << UBLK_TAG_OFF;
+        let position = copy_position(queue.id, tag);
         let entry = build(types::Fd(queue.char_device.as_raw_fd()), at, range.len, position);
         Some(entry.user_data(Ticket::Copy { queue: handle, tag }.encode()))
     }
@@ -370,6 +369,26 @@ impl DataPlane {
                 return Ok(());
             }
             self.enter(Wait::No)?;
+        }
+    }
+}
+
+/// Where the data of a tag's request begins in `/dev/ublkcN` (USER_COPY). The offset is added, not a flag: tags of 64
+/// and more carry into its bit.
+fn copy_position(queue_id: u16, tag: u16) -> u64 {
+    u64::from(UBLKSRV_IO_BUF_OFFSET) + (u64::from(queue_id) << UBLK_QID_OFF) + (u64::from(tag) << UBLK_TAG_OFF)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_tag_has_a_position_of_its_own() {
+        let tag_of = |position: u64| (position - u64::from(UBLKSRV_IO_BUF_OFFSET)) >> UBLK_TAG_OFF & 0xffff;
+        for tag in [0, 1, 63, 64, 127, 4095] {
+            assert_eq!(tag_of(copy_position(3, tag)), u64::from(tag));
+            assert_eq!(copy_position(3, tag) >> UBLK_QID_OFF, 3);
         }
     }
 }
