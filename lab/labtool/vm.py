@@ -7,7 +7,7 @@
   cable NAME in|out           plug or pull the cable of a guest on a wire
   console NAME                the end of its console
   collect NAME FOLDER         dmesg, console and the daemon's logs
-  stop NAME... | --all        end guests
+  stop NAME...                end guests
   list                        the guests that run
 """
 
@@ -84,8 +84,7 @@ def execute(arguments):
 
 
 def stop(arguments):
-    names = [path.name for path in paths.named_guests().glob("*")] if arguments == ["--all"] else arguments
-    for name in names:
+    for name in arguments:
         for folder in (folder_of(name), folder_of(name + "-target"), folder_of(name + ".wire")):
             if folder.exists():
                 Guest(qemu.Machine(folder)).stop()
