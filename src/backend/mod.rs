@@ -18,7 +18,7 @@ use srp_initiator::session::{
     Limits, RequestId as EngineId,
 };
 use srp_initiator::time::Instant as CoreInstant;
-use srp_verbs::fabric::{CompletionToken, VerbsFabric};
+use srp_verbs::fabric::{ChannelParts, CompletionToken, VerbsFabric};
 use tokio::sync::{mpsc, oneshot};
 use ublk_frontend::backend::{
     Action, AreaRange, Backend, BlockRequest as UblkRequest, DeviceKey, Operation, Pumped, RequestId,
@@ -202,6 +202,13 @@ impl Backend for SrpBackend {
         match message {
             Message::AddChannel(channel) => self.add_channel(*channel, out),
             Message::CloseChannel(qp) => self.engine.close_channel(qp, ChannelError::Closed, now),
+            Message::DestroyChannel(qp) => {
+                let destroyed = self.engine.fabric_mut().release(qp).map(ChannelParts::destroy);
+                if let Some(Err(error)) = destroyed {
+                    tracing::error!(%error, "memory of a channel may have been lost");
+                }
+                self.engine.destroyed(qp, now);
+            }
             Message::ReleaseChannel(qp, reply) => {
                 let parts = self.engine.fabric_mut().release(qp);
                 self.arenas.retain(|(other, ..)| *other != qp);

@@ -23,7 +23,8 @@ pub(super) fn start(filter: Option<&str>) -> Result<LastLines, Failure> {
     let (origin, text) = match (filter, variable.as_deref()) {
         (Some(text), _) => ("--log", text),
         (None, Some(text)) if !text.is_empty() => (VARIABLE, text),
-        _ => ("", "info"),
+        // libublk says at this level what the daemon says itself.
+        _ => ("", "info,libublk=warn"),
     };
     let filter = EnvFilter::builder().parse(text).map_err(|error| {
         Failure::of(ErrorKind::Usage, &error)

@@ -26,6 +26,8 @@ const QUEUE_SIZE: u16 = 127;
 const MAX_TRANSFER: u32 = 1 << 20;
 /// Bytes of data buffers per channel and direction.
 const ARENA: u32 = 16 << 20;
+/// Transport retries. Not the most there are: soft-RoCE takes 7 as "for ever" and never reports a dead path.
+const RETRY_COUNT: u8 = 6;
 /// Descriptors a command IU is asked to have room for; ours carry one.
 const DESCRIPTORS: u16 = 12;
 
@@ -81,7 +83,7 @@ pub(crate) async fn log_in(
         key,
         address,
         source,
-        retry_count: target.tl_retry_count.unwrap_or(7),
+        retry_count: target.tl_retry_count.unwrap_or(RETRY_COUNT),
         queue_size: queue_size(target),
         max_transfer: max_transfer.clamp(4096, MAX_TRANSFER) & !4095,
         arena_len: ARENA,
@@ -143,6 +145,7 @@ pub(crate) async fn log_in(
         others: BTreeMap::new(),
         lost: None,
         max_transfer: shared.max_transfer,
+        closing: None,
     })
 }
 
@@ -342,7 +345,7 @@ async fn one_disk(
         failed,
     };
     let geometry = match &unit.disk {
-        Ok(geometry) => geometry.clone(),
+        Ok(geometry) => *geometry,
         Err(reason) => return Err(skipped(reason.to_string(), false)),
     };
     BlockDevice::attach(session, unit.clone(), &geometry, read_only)

@@ -5,12 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use srp_addressing::{PortId, TargetOptions};
 use srp_initiator::scsi::Lun;
 use srp_initiator::session::SessionKey;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::Ground;
 use super::attach::{self, Wanted};
@@ -74,7 +76,12 @@ pub(crate) struct Session {
     /// Why it is lost.
     pub(crate) lost: Option<String>,
     pub(crate) max_transfer: u32,
+    /// By when channels being closed should have been flushed.
+    pub(crate) closing: Option<Instant>,
 }
+
+/// A queue pair in error is flushed by the HCA at once; one that is not by then is destroyed.
+const FLUSH_LIMIT: Duration = Duration::from_secs(3);
 
 /// Requests per hardware queue of a block device, when the target text does not say.
 const QUEUE_DEPTH: u16 = 128;
@@ -122,20 +129,21 @@ impl Session {
         gone: impl FnOnce(),
     ) {
         let mut detaching = JoinSet::new();
+        let mut dismantling = JoinSet::new();
         let mut answers: Vec<Answer> = Vec::new();
         let mut next = Some(first);
         let mut gone = Some(gone);
         published.send_replace(Some(self.snapshot()));
         loop {
             if let Some(request) = next.take() {
-                answers.extend(self.handle(request, &mut detaching).await);
+                answers.extend(self.handle(request, &mut detaching, &mut dismantling).await);
             }
             let ending = self.devices.is_empty() && detaching.is_empty();
             if ending {
-                self.channels.iter().for_each(Channel::close);
+                self.close_channels();
             }
             published.send_replace(Some(self.snapshot()));
-            let over = ending && self.channels.is_empty();
+            let over = ending && self.channels.is_empty() && dismantling.is_empty();
             if over {
                 for index in 0..self.ground.reactors.count() {
                     self.ground.reactors.get(index).send(Message::RemoveSession(self.key));
@@ -156,12 +164,45 @@ impl Session {
                     let Ok((device, outcome, reply)) = ended else { continue };
                     answers.push(self.detached(&device, outcome, reply));
                 }
+                Some(_) = dismantling.join_next(), if !dismantling.is_empty() => {}
+                () = self.out_of_patience() => self.destroy_channels(),
                 request = requests.recv() => next = request,
             }
         }
     }
 
-    async fn handle(&mut self, request: Request, detaching: &mut JoinSet<Ended>) -> Option<Answer> {
+    /// Ends every channel; each answers with `ChannelClosed` when nothing of it can be touched any more.
+    fn close_channels(&mut self) {
+        self.channels.iter().for_each(Channel::close);
+        self.closing.get_or_insert_with(|| Instant::now() + FLUSH_LIMIT);
+    }
+
+    /// Waits until channels being closed should have been flushed.
+    async fn out_of_patience(&self) {
+        match self.closing {
+            Some(limit) if !self.channels.is_empty() => tokio::time::sleep_until(limit).await,
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// For channels whose queue pair does not flush: destroying it proves as much.
+    fn destroy_channels(&mut self) {
+        tracing::warn!(
+            session = self.key.0,
+            "queue pairs were not flushed in time and are destroyed"
+        );
+        for channel in &self.channels {
+            channel.reactor.send(Message::DestroyChannel(channel.qp));
+        }
+        self.closing = Some(Instant::now() + FLUSH_LIMIT);
+    }
+
+    async fn handle(
+        &mut self,
+        request: Request,
+        detaching: &mut JoinSet<Ended>,
+        dismantling: &mut JoinSet<()>,
+    ) -> Option<Answer> {
         match request {
             Request::Attach(wanted, reply) => {
                 let result = match &self.lost {
@@ -187,7 +228,7 @@ impl Session {
             }
             Request::Reactor(ReactorEvent::ChannelClosed { qp, .. }) => {
                 if let Some(index) = self.channels.iter().position(|channel| channel.qp == qp) {
-                    self.channels.remove(index).dismantle().await;
+                    dismantling.spawn(self.channels.remove(index).dismantle());
                 }
                 None
             }
@@ -259,7 +300,7 @@ impl Session {
             "session lost: I/O on its devices fails; detach them and attach again"
         );
         self.lost = Some(reason.to_owned());
-        self.channels.iter().for_each(Channel::close);
+        self.close_channels();
     }
 
     async fn show(&self, number: u32) -> Result<DeviceDetail, ErrorData> {

@@ -129,7 +129,7 @@ pub enum NotADisk {
     #[error("the logical unit is not connected (peripheral qualifier {0})")]
     NotConnected(u8),
     /// It is something else.
-    #[error("it is a {0}")]
+    #[error("not a disk but of type: {0}")]
     Kind(PeripheralType),
     /// A block size Linux cannot use.
     #[error(transparent)]
