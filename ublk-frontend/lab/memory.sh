@@ -141,6 +141,6 @@ for recovery in "" --recovery; do
     wanted "devices left" "$(ls /sys/class/ublk-char | wc -l)" 0
 done
 
-dmesg | grep -iE "ublk|BUG|WARNING|hung|Call Trace" | grep -v "Command line" && fail "the kernel complains"
+dmesg | grep -E "BUG|WARNING|hung_task|blocked for more|Call Trace|Oops" && fail "the kernel complains"
 [ $failed = 0 ] && echo "ALL OK" || echo "SOME FAILED"
 exit $failed
