@@ -66,17 +66,22 @@ pub(crate) struct Disk {
     pub(crate) counters: Arc<DiskCounters>,
 }
 
-/// From a reactor to the control side.
+/// From a reactor to the control side. Queue pair ids are a reactor's own: two channels of a session may share one.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
     /// A channel went down.
     ChannelFailed {
+        reactor: usize,
         qp: QueuePairId,
         session: SessionKey,
         reason: ChannelError,
     },
     /// A channel that went down holds nothing any more.
-    ChannelClosed { qp: QueuePairId, session: SessionKey },
+    ChannelClosed {
+        reactor: usize,
+        qp: QueuePairId,
+        session: SessionKey,
+    },
 }
 
 /// Counted by the reactors, read by the control side.

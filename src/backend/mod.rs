@@ -32,6 +32,7 @@ const CONTROL: u64 = 1 << 63;
 
 /// See the module's text.
 pub(crate) struct SrpBackend {
+    reactor: usize,
     engine: Engine<VerbsFabric>,
     epoch: Instant,
     disks: HashMap<DeviceKey, Disk>,
@@ -49,8 +50,9 @@ pub(crate) struct SrpBackend {
 
 impl SrpBackend {
     /// A backend without channels; `events` go to the control side.
-    pub(crate) fn new(events: mpsc::UnboundedSender<Event>) -> Self {
+    pub(crate) fn new(reactor: usize, events: mpsc::UnboundedSender<Event>) -> Self {
         Self {
+            reactor,
             engine: Engine::new(VerbsFabric::new(), Limits::default()),
             epoch: Instant::now(),
             disks: HashMap::new(),
@@ -163,10 +165,19 @@ impl SrpBackend {
                 }
             }
             EngineEvent::ChannelFailed { qp, session, reason } => {
-                let _ = self.events.send(Event::ChannelFailed { qp, session, reason });
+                let _ = self.events.send(Event::ChannelFailed {
+                    reactor: self.reactor,
+                    qp,
+                    session,
+                    reason,
+                });
             }
             EngineEvent::ChannelClosed { qp, session } => {
-                let _ = self.events.send(Event::ChannelClosed { qp, session });
+                let _ = self.events.send(Event::ChannelClosed {
+                    reactor: self.reactor,
+                    qp,
+                    session,
+                });
             }
         }
     }

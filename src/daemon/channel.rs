@@ -264,6 +264,11 @@ async fn watch_connection(
 }
 
 impl Channel {
+    /// Whether a reactor's queue pair is this channel's.
+    pub(crate) fn is(&self, reactor: usize, qp: QueuePairId) -> bool {
+        self.reactor.index == reactor && self.qp == qp
+    }
+
     /// Tells the reactor to end it; `ChannelClosed` follows.
     pub(crate) fn close(&self) {
         self.reactor.send(Message::CloseChannel(self.qp));

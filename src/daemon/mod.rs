@@ -7,6 +7,7 @@ mod detach;
 mod device;
 mod execute;
 mod failure;
+mod leftover;
 mod reactors;
 mod registry;
 mod session;
@@ -63,6 +64,7 @@ pub(crate) async fn run(options: DaemonOptions) -> Result<(), ErrorData> {
     let host = |error: &dyn std::error::Error| failure(ErrorKind::Host, chain(error));
     ublk_frontend::control::check().map_err(|error| host(&error))?;
     let socket = ControlSocket::bind(&options.socket)?;
+    leftover::sweep();
     let (events, from_reactors) = mpsc::unbounded_channel();
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let count = options

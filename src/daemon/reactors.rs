@@ -32,7 +32,7 @@ impl Reactors {
         let mut threads = Vec::new();
         for index in 0..count {
             let events = events.clone();
-            let make = move || Ok(SrpBackend::new(events));
+            let make = move || Ok(SrpBackend::new(index.into(), events));
             threads.push(Thread::spawn(ReactorConfig::new(index), make)?);
         }
         Ok(Self {

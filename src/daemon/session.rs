@@ -220,14 +220,16 @@ impl Session {
                 let _ = reply.send(self.show(number).await);
                 None
             }
-            Request::Reactor(ReactorEvent::ChannelFailed { qp, reason, .. }) => {
-                if self.channels.iter().any(|channel| channel.qp == qp) {
+            Request::Reactor(ReactorEvent::ChannelFailed {
+                reactor, qp, reason, ..
+            }) => {
+                if self.channels.iter().any(|channel| channel.is(reactor, qp)) {
                     self.lose(&reason.to_string());
                 }
                 None
             }
-            Request::Reactor(ReactorEvent::ChannelClosed { qp, .. }) => {
-                if let Some(index) = self.channels.iter().position(|channel| channel.qp == qp) {
+            Request::Reactor(ReactorEvent::ChannelClosed { reactor, qp, .. }) => {
+                if let Some(index) = self.channels.iter().position(|channel| channel.is(reactor, qp)) {
                     dismantling.spawn(self.channels.remove(index).dismantle());
                 }
                 None

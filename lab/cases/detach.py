@@ -1,0 +1,57 @@
+"""Detaching one of several disks: fast, complete, and of no concern to the others."""
+
+import statistics
+import time
+
+from . import daemon, fio, resources
+from .command import check, equal, run
+from .registry import case
+
+TRIES = 3
+
+
+@case(limit=120, smoke=True)
+def one_of_three(bench):
+    """An idle disk and its number are gone within a second; the other two go on."""
+    disks = bench.attach(None, "--lun", "0,1,2")
+    seconds = []
+    for _ in range(TRIES):
+        disk = disks[1]
+        started = time.monotonic()
+        outcome = run("ublk-srp", "detach", disk.path)
+        seconds.append(time.monotonic() - started)
+        check(not disk.traces(), f"after {outcome.seconds:.2f} s there still are {disk.traces()}")
+        for lun in (0, 2):
+            disks[lun].check_works()
+        equal("disks left", sorted(each["lun"] for each in daemon.answer("list")["devices"]), ["0", "2"])
+        again = bench.attach(None, "--lun", "1")
+        equal("number of the disk attached again", again[1].number, disk.number)
+        disks |= again
+    print("seconds to detach:", [round(each, 2) for each in seconds])
+    check(statistics.median(seconds) < 1, f"detaching takes too long: {seconds}")
+    bench.detach()
+
+
+@case(limit=120)
+def beside_busy_ones(bench):
+    """The same while the other two are under load, which goes on without an error."""
+    disks = bench.attach(None, "--lun", "0,1,2")
+    loads = [fio.Running(disks[lun], seconds=12) for lun in (0, 2)]
+    for load in loads:
+        bench.watch(load.process)
+    time.sleep(1)
+    run("ublk-srp", "detach", disks[1].path, limit=10)
+    check(not disks[1].traces(), f"still there: {disks[1].traces()}")
+    for load in loads:
+        equal(f"exit code of fio\n{load.told()}\n", load.wait(60), 0)
+    bench.detach()
+
+
+@case()
+def all_at_once(bench):
+    """detach --all ends every disk and the session."""
+    bench.attach()
+    report = bench.detach()
+    check(all(each["detached"] for each in report["devices"]), str(report))
+    equal("disks detached", len(report["devices"]), 9)
+    resources.check_released()

@@ -1,0 +1,67 @@
+"""Reads and writes of every shape, verified."""
+
+import time
+
+from . import fio, target
+from .command import attempt, check, equal
+from .registry import case
+
+MIB = 1 << 20
+WRITABLE = [lun for lun in target.DISKS if lun != target.READ_ONLY]
+
+
+def verified(bench, kind, luns):
+    size = (64 if bench.full else 4) * MIB
+    disks = bench.attach()
+    for lun in luns:
+        fio.verify(disks[lun], kind, size, limit=120 if bench.full else 60)
+    bench.detach()
+
+
+@case(limit=180, full_limit=900)
+def random(bench):
+    """Small random writes at depth 32 on every disk."""
+    verified(bench, "random", WRITABLE)
+
+
+@case(limit=180, full_limit=900, smoke=True)
+def sequential(bench):
+    """Requests of 1 MiB on every disk."""
+    verified(bench, "sequential", WRITABLE)
+
+
+@case(limit=240, full_limit=900, smoke=True)
+def mixed(bench):
+    """Reads and writes of one block to 1 MiB, by four jobs, on every disk (in short: on one of each block size)."""
+    verified(bench, "mixed", WRITABLE if bench.full else (0, 1, 3, 16684))
+
+
+@case()
+def read_only(bench):
+    """A write-protected LUN refuses writes and can be read."""
+    (disk,) = bench.attach(None, "--lun", str(target.READ_ONLY)).values()
+    outcome = attempt("dd", "if=/dev/zero", f"of={disk.path}", "bs=4096", "count=1", "oflag=direct")
+    check(outcome.code != 0, "a write-protected LUN can be written")
+    equal("bytes read", len(disk.read(disk.size)), disk.size)
+    bench.detach(disk)
+
+
+@case(limit=120)
+def no_workers(bench):
+    """Under load the daemon starts no further threads, and the kernel no io_uring workers for it."""
+    disks = bench.attach(None, "--lun", "0,1,3")
+    loads = [fio.Running(disk, seconds=15) for disk in disks.values()]
+    for load in loads:
+        bench.watch(load.process)
+    time.sleep(1.5)
+    before = bench.daemon.threads()
+    for _ in range(30):
+        names = bench.daemon.threads()
+        check(not any(name.startswith("iou-wrk") for name in names), f"io_uring workers: {names}")
+        check(len(names) <= len(before), f"threads grew from {before} to {names}")
+        for load in loads:
+            load.check_at_work()
+        time.sleep(0.3)
+    for load in loads:
+        equal(f"exit code of fio\n{load.told()}\n", load.wait(60), 0)
+    bench.detach()

@@ -1,0 +1,45 @@
+"""What a case is, and where its name comes from: module/function, as in errors/without-daemon."""
+
+import importlib
+from dataclasses import dataclass
+
+MODULES = (
+    "zoo", "files", "force", "io", "detach", "cycles", "sessions", "peer", "ipv6", "crash", "errors",
+)  # fmt: skip
+
+
+@dataclass
+class Case:
+    name: str
+    function: object
+    limit: int  # seconds
+    full_limit: int  # the same with --full
+    smoke: bool  # also on the oldest kernel by default
+
+
+CASES = []
+
+
+def case(limit=90, full_limit=None, smoke=False):
+    """Makes a function with one parameter, the Bench, a case. Its docstring says what it proves."""
+
+    def register(function):
+        name = f"{function.__module__.rpartition('.')[2]}/{function.__name__.replace('_', '-')}"
+        CASES.append(Case(name, function, limit, full_limit or limit, smoke))
+        return function
+
+    return register
+
+
+def all_cases():
+    for module in MODULES:
+        importlib.import_module(f"cases.{module}")
+    return CASES
+
+
+def named(name):
+    importlib.import_module(f"cases.{name.partition('/')[0]}")
+    for found in CASES:
+        if found.name == name:
+            return found
+    raise SystemExit(f"there is no case {name}")

@@ -1,0 +1,60 @@
+"""Which attaches share a session, and which are refused."""
+
+from . import daemon, resources, target
+from .command import check, equal
+from .registry import case
+
+
+@case()
+def shared(bench):
+    """A second attach to the same target uses the session there is."""
+    bench.attach(None, "--lun", "0")
+    bench.attach(None, "--lun", "1")
+    listed = daemon.answer("list")
+    equal("sessions", len(listed["sessions"]), 1)
+    equal("sessions at the target", target.sessions(), [target.port_name(0)])
+    equal("sessions of the devices", len({each["session"] for each in listed["devices"]}), 1)
+    first, second = listed["devices"]
+    bench.detach(*[each for each in daemon_disks() if each.number == first["number"]])
+    equal("sessions at the target", target.sessions(), [target.port_name(0)])
+    equal("devices left", [each["number"] for each in daemon.answer("list")["devices"]], [second["number"]])
+    bench.detach()
+
+
+def daemon_disks():
+    from .disk import Disk
+
+    return [Disk(each) for each in daemon.answer("list")["devices"]]
+
+
+@case()
+def second_path(bench):
+    """Another initiator_ext makes a session of its own to the same LUN."""
+    one = bench.attach(None, "--lun", "0")[0]
+    two = bench.attach(target.line(initiator_ext="0000000000000001"), "--lun", "0")[0]
+    equal("sessions at the target", sorted(target.sessions()), [target.port_name(0), target.port_name(1)])
+    equal("identifiers", one.info["identifier"], two.info["identifier"])
+    one.check_works()
+    two.check_works()
+    bench.detach(one)
+    equal("sessions at the target", target.sessions(), [target.port_name(1)])
+    two.check_works()
+    bench.detach(two)
+
+
+@case()
+def duplicates(bench):
+    """A LUN that is attached already, and the same session by another route, are refused with a hint."""
+    bench.attach(None, "--lun", "0")
+    outcome = daemon.cli("attach", target.line(), "--lun", "0")
+    print(outcome.told())
+    equal("exit code for a LUN attached already", outcome.code, 5)
+    check("hint:" in outcome.err and "/dev/ublkb" in outcome.err, outcome.told())
+    other_route = target.line(dest=target.environment()["DEST6"])
+    outcome = daemon.cli("attach", other_route, "--lun", "1")
+    print(outcome.told())
+    equal("exit code for the same two ports by another address", outcome.code, 5)
+    check("hint:" in outcome.err and "initiator_ext" in outcome.err, outcome.told())
+    equal("sessions at the target", target.sessions(), [target.port_name(0)])
+    bench.detach()
+    resources.check_released()
