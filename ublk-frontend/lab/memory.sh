@@ -76,19 +76,21 @@ umount "$work/mount"
 end
 
 echo "== fio with verification, two devices of two queues on two reactors"
-begin --devices 2 --reactors 2 --queues 2 --depth 64 --mib 64
+# Depth 512 and 256 requests a disk: tags of 64 and more carry into the offset bit of a copy's position.
+begin --devices 2 --reactors 2 --queues 2 --depth 512 --mib 64
 run() {
     fio --ioengine=io_uring --direct=1 --verify=crc32c --verify_fatal=1 --group_reporting --minimal --name="$1" \
-        --filename=/dev/ublkb0:/dev/ublkb1 --size="$2" --rw="$3" --bs="$4" --iodepth=32 >"$work/fio" 2>&1 &
+        --filename=/dev/ublkb0:/dev/ublkb1 --size="$2" --rw="$3" --bs="$4" --iodepth="$5" >"$work/fio" 2>&1 &
     fio=$!
     sleep 2
     workers=$(ps -eLo comm,pid | awk -v p="$server" '$1 ~ /^iou-wrk/ && $2 == p' | wc -l)
     wait $fio && echo "ok: $1" || { fail "$1"; cat "$work/fio"; }
     wanted "io workers during $1" "$workers" 0
 }
-run rand4k 32M randwrite 4k
-run seq1m 128M write 1m
-run mixed 32M randrw 4k-64k
+run rand4k 32M randwrite 4k 32
+run deep4k 32M randwrite 4k 512
+run seq1m 128M write 1m 32
+run mixed 32M randrw 4k-64k 256
 tell counters; until_says "reactor 1"; said
 end
 

@@ -129,11 +129,11 @@ fn holders_below(root: &Path, disk: &str, own_pid: u32) -> Result<Vec<Holder>, H
             continue;
         };
         let folder = process.path();
-        if let Ok(namespace) = fs::read_link(folder.join("ns/mnt")) {
-            if namespaces.insert(namespace) {
-                let mounts = fs::read_to_string(folder.join("mountinfo")).unwrap_or_default();
-                found.extend(mount_uses(&mounts, &nodes, Some(pid)));
-            }
+        if let Ok(namespace) = fs::read_link(folder.join("ns/mnt"))
+            && namespaces.insert(namespace)
+        {
+            let mounts = fs::read_to_string(folder.join("mountinfo")).unwrap_or_default();
+            found.extend(mount_uses(&mounts, &nodes, Some(pid)));
         }
         if pid != own_pid {
             found.extend(open_uses(&folder, pid, &nodes));

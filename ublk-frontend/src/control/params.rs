@@ -197,26 +197,28 @@ impl DeviceParams {
     fn check_lengths(&self, page_size: u32) -> Result<(), ParamError> {
         let blocks = self.logical_block / SECTOR;
         require(
-            self.sectors > 0 && self.sectors % u64::from(blocks) == 0,
+            self.sectors > 0 && self.sectors.is_multiple_of(u64::from(blocks)),
             "sectors",
             self.sectors,
             "must be a positive whole number of logical blocks",
         )?;
         require(
-            self.max_io_bytes >= page_size && self.max_io_bytes % page_size == 0 && self.max_io_bytes <= LARGEST_IO,
+            self.max_io_bytes >= page_size
+                && self.max_io_bytes.is_multiple_of(page_size)
+                && self.max_io_bytes <= LARGEST_IO,
             "max_io_bytes",
             self.max_io_bytes,
             "must be whole pages, at most 32 MiB",
         )?;
         let Some(discard) = self.discard else { return Ok(()) };
         require(
-            discard.granularity > 0 && discard.granularity % self.logical_block == 0,
+            discard.granularity > 0 && discard.granularity.is_multiple_of(self.logical_block),
             "discard.granularity",
             discard.granularity,
             "must be a positive multiple of logical_block",
         )?;
         require(
-            discard.max_sectors > 0 && discard.max_sectors % blocks == 0,
+            discard.max_sectors > 0 && discard.max_sectors.is_multiple_of(blocks),
             "discard.max_sectors",
             discard.max_sectors,
             "must be a positive whole number of logical blocks",

@@ -47,10 +47,8 @@ impl Doorbell {
     fn ring(&self) -> bool {
         let before = self.state.fetch_or(MAIL, Ordering::AcqRel);
         let wake = before == ASLEEP;
-        if wake {
-            if let Err(errno) = rustix::io::write(&self.eventfd, &1u64.to_ne_bytes()) {
-                tracing::error!(%errno, "eventfd of a reactor");
-            }
+        if wake && let Err(errno) = rustix::io::write(&self.eventfd, &1u64.to_ne_bytes()) {
+            tracing::error!(%errno, "eventfd of a reactor");
         }
         wake
     }
