@@ -23,11 +23,27 @@ const SILENCE: Duration = Duration::from_secs(2);
 const PROBE_LIMIT: Duration = Duration::from_secs(3);
 /// How often progress is looked at.
 const GLANCE: Duration = Duration::from_millis(100);
+/// udev is done with a device by then.
+const UDEV_LIMIT: Duration = Duration::from_secs(3);
 /// A flush that makes progress may take this long.
 const FLUSH_LIMIT: Duration = Duration::from_secs(3600);
 
 /// Why a device cannot be detached without force: somebody uses it.
+///
+/// udev looks at a device after every change of it, unasked and for a moment: that is waited for.
 pub(crate) async fn in_use(number: u32) -> Option<ErrorData> {
+    let patience = Instant::now() + UDEV_LIMIT;
+    loop {
+        let error = held(number).await?;
+        let passing = !error.holders.is_empty() && error.holders.iter().all(|holder| holder.contains("udev"));
+        if !passing || Instant::now() >= patience {
+            return Some(error);
+        }
+        tokio::time::sleep(GLANCE / 2).await;
+    }
+}
+
+async fn held(number: u32) -> Option<ErrorData> {
     let holders = match spawn_blocking(move || control::holders(number)).await {
         Ok(Ok(holders)) => holders,
         Ok(Err(error)) => return Some(failure(ErrorKind::Host, chain(&error))),

@@ -17,6 +17,7 @@ use ublk_frontend::reactor::AddQueue;
 
 use super::detach::{self, Patience};
 use super::failure::{chain, failure};
+use super::leftover;
 use super::reactors::Reactor;
 use super::session::Session;
 use crate::backend::{Disk, DiskCounters, Message};
@@ -73,6 +74,7 @@ impl BlockDevice {
             .await
             .map_err(|error| host(&error))?;
         let ublk = ublk.map_err(|error| host(&error))?;
+        leftover::remember(ublk.id());
         let key = LunKey(session.ground.next_key());
         let counters = Arc::new(DiskCounters::default());
         let device = Self {
@@ -190,7 +192,10 @@ impl BlockDevice {
         let mut ublk = self.ublk.lock().await;
         let deleted = tokio::task::block_in_place(|| ublk.delete(DELETE_LIMIT));
         match deleted {
-            Ok(Deleted::Gone) => None,
+            Ok(Deleted::Gone) => {
+                leftover::forget(number);
+                None
+            }
             Ok(Deleted::Held) => {
                 notes.push(format!(
                     "the number {number} stays taken until the last user of the node has let go"
