@@ -63,10 +63,11 @@ impl FromStr for Gid {
     type Err = ParseGidError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
-            if let Ok(value) = u128::from_str_radix(text, 16) {
-                return Ok(Self(value.to_be_bytes()));
-            }
+        if text.len() == 32
+            && text.bytes().all(|b| b.is_ascii_hexdigit())
+            && let Ok(value) = u128::from_str_radix(text, 16)
+        {
+            return Ok(Self(value.to_be_bytes()));
         }
         Ipv6Addr::from_str(text)
             .map(|address| Self(address.octets()))

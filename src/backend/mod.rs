@@ -337,7 +337,7 @@ fn translate(request: &UblkRequest, disk: Option<&Disk>) -> Result<(BlockRequest
         Operation::Discard | Operation::WriteZeroes { .. } => return Err(libc::EOPNOTSUPP),
     };
     let per_block = u64::from(disk.setup.block_size / 512).max(1);
-    let aligned = request.sector % per_block == 0 && u64::from(request.sectors) % per_block == 0;
+    let aligned = request.sector.is_multiple_of(per_block) && u64::from(request.sectors) % per_block == 0;
     let len = request
         .sectors
         .checked_mul(512)

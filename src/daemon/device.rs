@@ -303,7 +303,7 @@ fn parameters(geometry: &DiskGeometry, max_transfer: u32, read_only: bool) -> De
         io_min: geometry
             .optimal_granularity_blocks
             .map_or(0, |blocks| power_of_two(bytes(blocks.into()))),
-        io_opt: if optimal % block == 0 && optimal <= 256 << 20 {
+        io_opt: if optimal.is_multiple_of(block) && optimal <= 256 << 20 {
             optimal
         } else {
             0

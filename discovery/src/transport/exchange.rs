@@ -151,10 +151,10 @@ impl<T: MadTransport> Exchange<T> {
                 return Ok(None);
             };
             // Looked at before every receive, so that a flood of strays cannot postpone it.
-            if self.transport.now() >= earliest.deadline {
-                if let Some(done) = self.unanswered(tid) {
-                    return Ok(Some(done));
-                }
+            if self.transport.now() >= earliest.deadline
+                && let Some(done) = self.unanswered(tid)
+            {
+                return Ok(Some(done));
             }
             let until = self
                 .pending

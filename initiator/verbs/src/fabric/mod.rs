@@ -232,10 +232,10 @@ impl VerbsFabric {
     /// Takes note that a completion channel was readable: to be called each time the caller is told so, or the next
     /// event may not come. Harmless when it was not.
     pub fn acknowledge(&mut self, token: CompletionToken) {
-        if let Some(attached) = self.queues.iter_mut().find(|attached| attached.token == token) {
-            if attached.queue.drain_events() > 0 {
-                attached.armed = false;
-            }
+        if let Some(attached) = self.queues.iter_mut().find(|attached| attached.token == token)
+            && attached.queue.drain_events() > 0
+        {
+            attached.armed = false;
         }
     }
 
