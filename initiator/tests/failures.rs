@@ -304,6 +304,10 @@ fn a_refused_command_of_a_removed_disk_ends() {
             world.unplug(0);
             finish(&mut world);
             all_ended(&world, &ids, BlockError::Offline);
+            if injection == Injection::Busy {
+                // The disk went before the pause was over.
+                failed(&world, &ids[..1], BlockError::Offline);
+            }
         }
     }
 }

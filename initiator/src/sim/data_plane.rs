@@ -164,6 +164,10 @@ impl Fabric for SimFabric {
                 .net
                 .broken(rule::SEND_SLOT, format!("{len} bytes from slot {slot}"));
         };
+        if qp.given_up {
+            let what = format!("slot {slot} sent on qp{}, which was given up", id.0);
+            self.net.checks.broken(self.net.now, rule::CLOSED, what);
+        }
         if std::mem::replace(&mut qp.send_busy[usize::from(slot)], true) {
             self.net.broken(rule::SEND_SLOT, format!("slot {slot} posted twice"));
         }
@@ -233,6 +237,9 @@ impl Fabric for SimFabric {
     }
 
     fn fail(&mut self, qp: QueuePairId) {
+        if let Some(state) = self.net.queue_pairs.get_mut(&qp) {
+            state.given_up = true;
+        }
         self.net.fail(qp, None);
     }
 

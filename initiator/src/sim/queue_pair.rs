@@ -66,6 +66,8 @@ pub(super) struct SimQueuePair {
     pub(super) error: Option<(Instant, Instant)>,
     /// Nothing gets through.
     pub(super) cut: bool,
+    /// The engine gave it up.
+    pub(super) given_up: bool,
     /// The marker was refused: only destroying the queue pair ends it.
     pub(super) unmarked: bool,
     pub(super) leases: Leases,
@@ -110,6 +112,7 @@ impl SimQueuePair {
             inbound: VecDeque::new(),
             error: None,
             cut: false,
+            given_up: false,
             unmarked: false,
             leases: Leases::default(),
             credits: i64::from(sizes.credits),
