@@ -199,7 +199,10 @@ fn vpd_pages_that_lie() {
     assert_eq!(unit.serial.as_deref(), Some("serial"));
     assert_eq!(unit.identifier.as_deref(), Some("naa.5050505050505050"));
     assert_eq!(unit.disk, Err(NotADisk::Kind(PeripheralType(5))));
-    assert_eq!(unit.disk.unwrap_err().to_string(), "not a disk but of type: CD/DVD drive");
+    assert_eq!(
+        unit.disk.unwrap_err().to_string(),
+        "not a disk but of type: CD/DVD drive"
+    );
 
     // Standard data for every page.
     let script = Script::new(vec![
