@@ -1,59 +1,32 @@
-"""A daemon that is killed, or told to end, with disks attached."""
+"""The daemon is killed."""
 
-from . import daemon, filesystem, resources
-from .command import attempt, check, equal, wait_until
+import time
+
+from . import fio, resources
+from .command import check, wait_until
 from .disk import CHUNK, check_same, pattern
 from .registry import case
 
+GONE_WITHIN = 30
 
-@case(limit=120, smoke=True)
-def killed(bench):
-    """kill -9: its disks go away, and a new daemon attaches them again with what was written."""
-    disks = bench.attach(None, "--lun", "1,2")
-    for lun, disk in disks.items():
-        disk.write(pattern(lun, 2 * CHUNK))
+
+@case(limit=150, smoke=True)
+def killed_and_started_again(bench):
+    """Its disks go, also from under load; nothing is left behind; a new daemon attaches them with their data."""
+    disks = bench.attach(None, "--lun", "0,1,2")
+    data = pattern("crash", 4 * CHUNK)
+    disks[1].write(data)
+    load = fio.Running(disks[2])
+    bench.watch(load.process)
+    time.sleep(1)
+    load.check_at_work()
     bench.daemon.kill()
     bench.forget_daemon()
-    check_gone(disks)
-    disks = bench.attach(None, "--lun", "1,2")
-    for lun, disk in disks.items():
-        check_same(f"LUN {lun} after a kill", disk.read(2 * CHUNK), pattern(lun, 2 * CHUNK))
-    bench.detach()
-
-
-def check_gone(disks):
-    """The block devices of a dead daemon are gone; the numbers are free once its successor has started."""
-    gone = lambda: not any("ublkb" in trace for disk in disks.values() for trace in disk.traces())  # noqa: E731
-    wait_until("the killed daemon's disks are gone", gone, 30)
-
-
-@case(limit=120)
-def told_to_end(bench):
-    """SIGTERM: dirty data of a mounted file system arrives, nothing stays behind."""
-    (disk,) = bench.attach(None, "--lun", "1").values()
-    filesystem.make(disk, "ext4")
-    filesystem.mount(disk)
-    data = pattern("told", 4 * CHUNK)
-    try:
-        (filesystem.MOUNT / "file").write_bytes(data)
-        bench.daemon.end(60)
-        bench.forget_daemon()
-    finally:
-        attempt("umount", filesystem.MOUNT, limit=60)
+    check(load.wait(GONE_WITHIN) != 0, f"fio does not notice the daemon's end\n{load.told()}")
+    wait_until("the devices are gone", lambda: not resources.ublk_devices(), GONE_WITHIN)
     resources.check_nothing_left()
-    (disk,) = bench.attach(None, "--lun", "1").values()
-    with filesystem.mounted(disk) as place:
-        check_same("what was written before the end", (place / "file").read_bytes(), data)
-    bench.detach(disk)
-
-
-@case(limit=60)
-def second_daemon(bench):
-    """A second daemon is refused and does no harm to the first."""
-    bench.attach(None, "--lun", "0")
-    outcome = daemon.cli("daemon", limit=20)
-    print(outcome.told())
-    equal("exit code", outcome.code, 5)
-    check("another daemon" in outcome.err, outcome.told())
-    equal("devices", len(daemon.answer("list")["devices"]), 1)
+    resources.check_released()
+    disks = bench.attach(None, "--lun", "0,1,2")
+    check_same("what was written before the kill", disks[1].read(len(data)), data)
+    disks[2].check_works()
     bench.detach()

@@ -17,6 +17,11 @@ class Case:
     smoke: bool  # also on the oldest kernel by default
 
 
+# Run by lab/test --full (and --only) alone.
+LONG = {
+    "io/random", "io/sequential", "io/mixed", "peer/side-by-side", "files/xfs", "files/ext4-on-4096-byte-blocks",
+    "detach/beside-busy-ones", "cycles/attach-and-detach",
+}  # fmt: skip
 CASES = []
 
 

@@ -35,10 +35,15 @@ def _nothing_of(describe, what):
         raise Failed(f"{late}: {describe()}") from None
 
 
-def check_released(sessions_expected=()):
-    """With nothing attached: what connections and devices were made of is gone, though the daemon runs."""
+def check_nothing_held():
+    """No connection, no registered memory and no device, whatever the target may still believe."""
     check(not ublk_devices(), f"ublk devices are left: {ublk_devices()}")
     _nothing_of(count_rdma, "connections and memory of the daemon are gone")
+
+
+def check_released(sessions_expected=()):
+    """With nothing attached: what connections and devices were made of is gone, though the daemon runs."""
+    check_nothing_held()
     _nothing_of(lambda: sorted(set(target.sessions()) - set(sessions_expected)), "the target has no session of ours")
 
 

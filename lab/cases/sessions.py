@@ -2,6 +2,7 @@
 
 from . import daemon, resources, target
 from .command import check, equal
+from .disk import Disk
 from .registry import case
 
 
@@ -15,16 +16,10 @@ def shared(bench):
     equal("sessions at the target", target.sessions(), [target.port_name(0)])
     equal("sessions of the devices", len({each["session"] for each in listed["devices"]}), 1)
     first, second = listed["devices"]
-    bench.detach(*[each for each in daemon_disks() if each.number == first["number"]])
+    bench.detach(Disk(first))
     equal("sessions at the target", target.sessions(), [target.port_name(0)])
     equal("devices left", [each["number"] for each in daemon.answer("list")["devices"]], [second["number"]])
     bench.detach()
-
-
-def daemon_disks():
-    from .disk import Disk
-
-    return [Disk(each) for each in daemon.answer("list")["devices"]]
 
 
 @case()
