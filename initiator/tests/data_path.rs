@@ -108,6 +108,45 @@ fn requests_sent_again_do_not_wait_for_the_buffer_they_hold() {
 }
 
 #[test]
+fn flushes_sent_again_do_not_bar_what_holds_the_buffer() {
+    // Both come back in one pass, the flush last: it stands before the read that holds the whole arena.
+    let mut spec = WorldSpec {
+        arena: 64 << 10,
+        max_transfer: 64 << 10,
+        ..spec(2)
+    };
+    spec.profile.partial_polls = false;
+    spec.profile.reaction = Span::micros(5000, 5000);
+    let mut world = World::new(spec);
+    let attention = Injection::UnitAttention { asc: 0x29, ascq: 0 };
+    (0..2).for_each(|_| world.fabric().target_mut().inject(lun(0), attention));
+    let first = [world.read(0, 0, 128), world.flush(0)];
+    run_for(&mut world, Duration::from_millis(6));
+    let second = world.read(1, 0, 128);
+    finish(&mut world);
+    succeeded(&world, &first);
+    succeeded(&world, &[second]);
+}
+
+#[test]
+fn the_buffer_of_a_request_that_ends_in_its_queue_serves_the_next() {
+    let mut world = World::new(WorldSpec {
+        arena: 64 << 10,
+        max_transfer: 64 << 10,
+        ..spec(2)
+    });
+    world.fabric().target_mut().inject(lun(0), Injection::Busy);
+    let first = world.read(0, 0, 128);
+    let second = world.read(1, 0, 128);
+    run_for(&mut world, Duration::from_millis(50));
+    // The first waits for the end of its pause; with its disk it goes, and its buffer with it.
+    world.unplug(0);
+    finish(&mut world);
+    common::failed(&world, &[first], BlockError::Offline);
+    succeeded(&world, &[second]);
+}
+
+#[test]
 fn credit_comes_back_in_every_way_the_standard_allows() {
     for credit in [
         CreditPolicy::Each,

@@ -149,13 +149,15 @@ impl<F: Fabric> Engine<F> {
         ready.is_some_and(|ready| ready.iter().any(|&queue| self.head(queue).is_some()))
     }
 
-    /// The place in the ring of a queue whose first request holds a buffer.
+    /// The place in the ring, behind the front, of a queue whose first request needs no further buffer.
     fn holder(&self, session: usize) -> Option<usize> {
         let ready = &self.sessions[session].as_ref()?.ready;
-        ready.iter().position(|&queue| {
+        let again = |queue: usize| {
             let request = self.head(queue).and_then(|key| self.requests.get(key));
-            request.is_some_and(|request| request.extent.is_some())
-        })
+            // What is sent again holds its buffer or needs none; flushes may stand in front of buffer holders.
+            request.is_some_and(|request| request.extent.is_some() || request.attempts > 0)
+        };
+        (1..ready.len()).find(|&place| again(ready[place]))
     }
 
     /// Moves the queue in front to the end, or out of the ring when it is empty.

@@ -159,6 +159,8 @@ impl<F: Fabric> Engine<F> {
                 Transfer::ToInitiator(0)
             };
             self.give_back(index, way, extent);
+            // Others may wait for it.
+            self.dirty = true;
         }
         self.requests.remove(key);
         self.drop_queue(queue);

@@ -151,6 +151,7 @@ impl World {
     pub fn unplug(&mut self, number: u32) {
         self.enter();
         self.engine.remove_disk(LunKey(number));
+        self.wake();
         self.after_call();
     }
 
