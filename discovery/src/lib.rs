@@ -1,4 +1,5 @@
-//! Finds SRP targets by asking the device management agents of a fabric (IBA chapter 16, SRP annex B).
+//! Finds SRP targets: subnet administration knows the ports of an InfiniBand fabric (IBA chapter 15), their device
+//! management agents know the targets (IBA chapter 16, SRP annex B).
 //!
 //! The layers, bottom up; each knows only those above it in this list:
 //!
@@ -9,9 +10,6 @@
 //! - [`device_management`]: the questions put to one agent, as a state machine without I/O;
 //! - [`targets`] and [`listing`]: what the answers mean, and how they are printed;
 //! - [`scan`]: which destinations are asked, and everything together.
-//!
-//! Subnet administration (InfiniBand path and node queries) and traps are further users of the same
-//! transport and exchange; they are not here yet.
 #![deny(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -35,6 +33,14 @@ pub mod text;
 pub mod transport;
 pub mod umad;
 
-#[cfg(test)]
+#[cfg(any(test, feature = "model"))]
 #[forbid(unsafe_code)]
-mod model;
+#[cfg_attr(
+    not(test),
+    allow(
+        dead_code,
+        clippy::unwrap_used,
+        reason = "benchmarks use only a part of what tests do"
+    )
+)]
+pub mod model;

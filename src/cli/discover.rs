@@ -5,7 +5,7 @@ use std::num::NonZeroU16;
 use clap::Args;
 use srp_discovery::listing::{LineError, LineOptions, ListingOptions, add_target_line, io_unit};
 use srp_discovery::scan::{
-    Cause, Destination, PortSelector, RoceOptions, ScanError, ScanReport, Severity, discover_roce,
+    Cause, Destination, PortSelector, ScanError, ScanOptions, ScanReport, Severity, SubnetError, discover,
 };
 
 use super::failure::Failure;
@@ -16,11 +16,12 @@ use crate::rpc::protocol::ErrorKind;
 /// Find SRP targets, as ibsrpdm does
 #[derive(Args, Clone, Debug)]
 pub(super) struct Discover {
-    /// Whom to ask: IP addresses or GIDs; without any, this host and the neighbours it knows
+    /// Whom to ask: IP addresses (RoCE) or GIDs; without any, all that the subnet manager knows, and on RoCE this host
+    /// and the neighbours it knows
     #[arg(value_name = "ADDRESS")]
     addresses: Vec<Destination>,
     /// Look through this RDMA device or port only, such as rxe0 or rxe0:1
-    #[arg(long, value_name = "DEVICE[:PORT]", value_parser = selector)]
+    #[arg(short = 'i', long, value_name = "DEVICE[:PORT]", value_parser = selector)]
     device: Vec<PortSelector>,
     /// Look through the port of this umad device only, such as /dev/infiniband/umad0
     #[arg(short = 'd', long = "umad", value_name = "UMAD", value_parser = selector)]
@@ -46,13 +47,13 @@ fn selector(text: &str) -> Result<PortSelector, String> {
 
 impl Discover {
     pub(super) fn run(&self, output: &mut Output) -> Result<(), Failure> {
-        let options = RoceOptions {
+        let options = ScanOptions {
             ports: self.device.iter().chain(&self.umad).cloned().collect(),
             destinations: self.addresses.clone(),
             rdma_cm_port: self.rdma_cm_port,
-            ..RoceOptions::default()
+            ..ScanOptions::default()
         };
-        let report = discover_roce(&options).map_err(|error| scan_failure(&error))?;
+        let report = discover(&options, &mut |_| {}).map_err(|error| scan_failure(&error))?;
         if self.lines {
             self.print_lines(&report, output);
         } else {
@@ -109,7 +110,11 @@ fn line_failure(error: &LineError) -> Failure {
 
 fn kind(cause: &Cause) -> ErrorKind {
     match cause {
-        Cause::Open(_) | Cause::Transport(_) | Cause::Neighbours(_) | Cause::InfiniBandPort => ErrorKind::Host,
+        Cause::Open(_)
+        | Cause::Transport(_)
+        | Cause::Neighbours(_)
+        | Cause::LinkLayer
+        | Cause::Subnet(SubnetError::NoManager | SubnetError::NotAGid) => ErrorKind::Host,
         _ => ErrorKind::Target,
     }
 }

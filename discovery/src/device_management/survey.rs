@@ -21,6 +21,13 @@ pub const MAX_SILENCE: u32 = 2;
 pub enum Step {
     /// Ask this and hand the answer in.
     Ask(Box<Query>),
+    /// On InfiniBand: ask subnet administration for the way to this GID and hand it in with [`Survey::path`].
+    FindPath {
+        /// Where to.
+        gid: Gid,
+        /// In which partition, if it matters.
+        pkey: Option<PKey>,
+    },
     /// Finished.
     Done(Result<IoUnit, SurveyError>),
 }
@@ -41,6 +48,8 @@ pub struct Survey {
     state: State,
     redirects: u32,
     silence: u32,
+    /// A redirection to a GID, while the way there is looked for.
+    awaits: Option<Redirect>,
     unit: Option<IoUnit>,
 }
 
@@ -55,6 +64,7 @@ impl Survey {
             state: State::ClassPortInfo,
             redirects: 0,
             silence: 0,
+            awaits: None,
             unit: None,
         };
         (survey, Query::get(to, Attribute::CLASS_PORT_INFO, 0))
@@ -71,6 +81,33 @@ impl Survey {
             State::IoUnitInfo => self.io_unit_info(result),
             State::Profile { slot } => self.profile(slot, result),
             State::Services { slot, first } => self.services(slot, first, result),
+        }
+    }
+
+    /// Takes the way asked for with [`Step::FindPath`].
+    pub fn path(&mut self, way: Result<Address, &'static str>) -> Step {
+        match (way, self.awaits.take()) {
+            (Ok(way), Some(redirect)) => {
+                let found = self.redirected(&Redirect {
+                    lid: way.lid,
+                    ..redirect
+                });
+                let found = found.map(|to| Address {
+                    sl: way.sl,
+                    grh: way.grh,
+                    pkey_index: way.pkey_index,
+                    ..to
+                });
+                match found {
+                    // An agent may name its own place.
+                    Ok(to) if to == self.to => self.ask(State::IoUnitInfo, Attribute::IO_UNIT_INFO, 0),
+                    found => self.go(found, redirect.gid),
+                }
+            }
+            (way, _) => {
+                let why = way.err().unwrap_or("a way nobody asked for");
+                Step::Done(Err(SurveyError::BadRedirect { from: self.to, why }))
+            }
         }
     }
 
@@ -112,6 +149,19 @@ impl Survey {
             return None;
         }
         let redirect = ClassPortInfo::from_data(&mad.data).redirect();
+        if let Some(
+            redirect @ Redirect {
+                gid: Some(gid), lid: 0, ..
+            },
+        ) = redirect
+            && self.to.lid != 0
+        {
+            self.awaits = Some(redirect);
+            return Some(Step::FindPath {
+                gid,
+                pkey: redirect.pkey,
+            });
+        }
         let to = match redirect.map(|redirect| self.redirected(&redirect)) {
             None if asked_for => return None,
             None => Err("it names no address"),
@@ -119,17 +169,21 @@ impl Survey {
             Some(Ok(to)) if to == self.to && asked_for => return None,
             Some(to) => to,
         };
-        Some(match to {
+        Some(self.go(to, redirect.and_then(|redirect| redirect.gid)))
+    }
+
+    fn go(&mut self, to: Result<Address, &'static str>, gid: Option<Gid>) -> Step {
+        match to {
             Err(why) => Step::Done(Err(SurveyError::BadRedirect { from: self.to, why })),
             Ok(to) if self.redirects == MAX_REDIRECTS => Step::Done(Err(SurveyError::RedirectLoop { to })),
             Ok(to) => {
                 tracing::debug!(from = %self.to, %to, "redirected");
                 self.redirects += 1;
                 self.to = to;
-                self.gid = to.grh.map_or(self.gid, |grh| grh.gid);
+                self.gid = gid.unwrap_or(self.gid);
                 self.ask(State::ClassPortInfo, Attribute::CLASS_PORT_INFO, 0)
             }
-        })
+        }
     }
 
     fn redirected(&self, redirect: &Redirect) -> Result<Address, &'static str> {
@@ -146,11 +200,8 @@ impl Survey {
             _ => {}
         }
         if to.lid != 0 {
-            if redirect.lid == 0 {
-                // On InfiniBand a GID alone needs a path record first.
-                return Err("a GID without a LID");
-            }
             to.lid = redirect.lid;
+            to.grh = None;
         }
         if let Some(pkey) = redirect.pkey {
             let same = |(_, key): &&(u16, PKey)| key.partition() == pkey.partition();

@@ -11,6 +11,10 @@ pub mod class {
     pub const DEVICE_MANAGEMENT: u8 = 0x06;
     /// The version of device management everybody speaks.
     pub const DEVICE_MANAGEMENT_VERSION: u8 = 1;
+    /// Subnet administration (IBA 15.2).
+    pub const SUBNET_ADMINISTRATION: u8 = 0x03;
+    /// Its version.
+    pub const SUBNET_ADMINISTRATION_VERSION: u8 = 2;
 }
 
 /// Methods (IBA 13.4.5): plain values, since any byte may arrive.
@@ -24,6 +28,14 @@ impl Method {
     pub const SET: Self = Self(0x02);
     /// The answer to both.
     pub const GET_RESP: Self = Self(0x81);
+    /// Tell of an event (IBA 13.4.11).
+    pub const REPORT: Self = Self(0x06);
+    /// The answer to that.
+    pub const REPORT_RESP: Self = Self(0x86);
+    /// Ask for all records that fit (IBA 15.4).
+    pub const GET_TABLE: Self = Self(0x12);
+    /// The answer to that.
+    pub const GET_TABLE_RESP: Self = Self(0x92);
 
     /// The method a peer answers this one with.
     #[must_use]
@@ -35,29 +47,61 @@ impl Method {
     }
 }
 
-/// Attribute ids of device management (IBA 16.3.3).
+/// An attribute: its id means something within a management class only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Attribute(pub u16);
+pub struct Attribute {
+    /// The management class.
+    pub class: u8,
+    /// The id.
+    pub id: u16,
+}
 
 impl Attribute {
-    /// What the class offers at this port, and where it really lives.
-    pub const CLASS_PORT_INFO: Self = Self(0x0001);
-    /// The slots of an I/O unit.
-    pub const IO_UNIT_INFO: Self = Self(0x0010);
-    /// The controller in one slot.
-    pub const IO_CONTROLLER_PROFILE: Self = Self(0x0011);
-    /// Up to four services of a controller.
-    pub const SERVICE_ENTRIES: Self = Self(0x0012);
+    /// Device management: what the class offers at this port, and where it really lives.
+    pub const CLASS_PORT_INFO: Self = Self::dm(0x0001);
+    /// The slots of an I/O unit (IBA 16.3.3.3).
+    pub const IO_UNIT_INFO: Self = Self::dm(0x0010);
+    /// The controller in one slot (IBA 16.3.3.4).
+    pub const IO_CONTROLLER_PROFILE: Self = Self::dm(0x0011);
+    /// Up to four services of a controller (IBA 16.3.3.5).
+    pub const SERVICE_ENTRIES: Self = Self::dm(0x0012);
+    /// Subnet administration: what the SA can do (IBA 15.2.4.1).
+    pub const SA_CLASS_PORT_INFO: Self = Self::sa(0x0001);
+    /// What a subscriber is told (IBA 13.4.8.2).
+    pub const NOTICE: Self = Self::sa(0x0002);
+    /// A subscription to such (IBA 13.4.8.3).
+    pub const INFORM_INFO: Self = Self::sa(0x0003);
+    /// The nodes of the subnet (IBA 15.2.5.2).
+    pub const NODE_RECORD: Self = Self::sa(0x0011);
+    /// Their ports (IBA 15.2.5.3).
+    pub const PORT_INFO_RECORD: Self = Self::sa(0x0012);
+    /// Ways between ports (IBA 15.2.5.16).
+    pub const PATH_RECORD: Self = Self::sa(0x0035);
+
+    const fn dm(id: u16) -> Self {
+        let class = class::DEVICE_MANAGEMENT;
+        Self { class, id }
+    }
+
+    const fn sa(id: u16) -> Self {
+        let class = class::SUBNET_ADMINISTRATION;
+        Self { class, id }
+    }
 }
 
 impl std::fmt::Display for Attribute {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match *self {
-            Self::CLASS_PORT_INFO => f.write_str("ClassPortInfo"),
+            Self::CLASS_PORT_INFO | Self::SA_CLASS_PORT_INFO => f.write_str("ClassPortInfo"),
             Self::IO_UNIT_INFO => f.write_str("IOUnitInfo"),
             Self::IO_CONTROLLER_PROFILE => f.write_str("IOControllerProfile"),
             Self::SERVICE_ENTRIES => f.write_str("ServiceEntries"),
-            Self(other) => write!(f, "attribute 0x{other:04x}"),
+            Self::NOTICE => f.write_str("Notice"),
+            Self::INFORM_INFO => f.write_str("InformInfo"),
+            Self::NODE_RECORD => f.write_str("NodeRecord"),
+            Self::PORT_INFO_RECORD => f.write_str("PortInfoRecord"),
+            Self::PATH_RECORD => f.write_str("PathRecord"),
+            Self { class, id } => write!(f, "attribute 0x{id:04x} of class 0x{class:02x}"),
         }
     }
 }
@@ -88,7 +132,31 @@ pub struct Header {
     pub modifier: U32,
 }
 
-/// One MAD of the device management class (IBA 16.3.1).
+impl Header {
+    /// The header of a request; the transaction id is filled in by whoever sends it.
+    #[must_use]
+    pub fn request(method: Method, attribute: Attribute, modifier: u32) -> Self {
+        let class_version = match attribute.class {
+            class::SUBNET_ADMINISTRATION => class::SUBNET_ADMINISTRATION_VERSION,
+            _ => class::DEVICE_MANAGEMENT_VERSION,
+        };
+        Self {
+            base_version: 1,
+            mgmt_class: attribute.class,
+            class_version,
+            method: method.0,
+            status: U16::ZERO,
+            class_specific: U16::ZERO,
+            tid: U64::ZERO,
+            attribute: U16::new(attribute.id),
+            reserved: U16::ZERO,
+            modifier: U32::new(modifier),
+        }
+    }
+}
+
+/// One MAD, framed as the device management class has it (IBA 16.3.1); an [`SaMad`](super::SaMad) is the same bytes
+/// in the frame of subnet administration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct Mad {
@@ -125,20 +193,8 @@ impl Mad {
     /// A `Get` of one attribute; the transaction id is filled in by whoever sends it.
     #[must_use]
     pub fn get(attribute: Attribute, modifier: u32) -> Self {
-        let header = Header {
-            base_version: 1,
-            mgmt_class: class::DEVICE_MANAGEMENT,
-            class_version: class::DEVICE_MANAGEMENT_VERSION,
-            method: Method::GET.0,
-            status: U16::ZERO,
-            class_specific: U16::ZERO,
-            tid: U64::ZERO,
-            attribute: U16::new(attribute.0),
-            reserved: U16::ZERO,
-            modifier: U32::new(modifier),
-        };
         Self {
-            header,
+            header: Header::request(Method::GET, attribute, modifier),
             reserved: [0; 40],
             data: [0; DATA_LEN],
         }
@@ -187,7 +243,10 @@ impl Mad {
     /// Which attribute this MAD carries.
     #[must_use]
     pub fn attribute(&self) -> Attribute {
-        Attribute(self.header.attribute.get())
+        Attribute {
+            class: self.header.mgmt_class,
+            id: self.header.attribute.get(),
+        }
     }
 
     /// The lower 32 bits of the transaction id: the part that is ours.

@@ -1,9 +1,11 @@
-//! Management datagrams (IBA 13.4): the common header, the device management class, and what a status means.
+//! Management datagrams (IBA 13.4): the common header, the classes of device management and of subnet administration,
+//! and what a status means.
 
 mod class_port_info;
 mod device_management;
 mod header;
 mod status;
+mod subnet_administration;
 
 pub use class_port_info::{ClassPortInfo, Redirect};
 pub use device_management::{
@@ -13,6 +15,10 @@ pub use device_management::{
 pub(crate) use header::tid_low;
 pub use header::{Attribute, Header, Mad, MadError, Method, class};
 pub use status::MadStatus;
+pub use subnet_administration::{
+    IS_DEVICE_MANAGEMENT_SUPPORTED, InformInfo, NodeRecord, Notice, NoticeKind, PathComponents, PathRecord,
+    PortInfoRecord, Rmpp, SA_DATA_LEN, SA_DATA_OFFSET, SA_MATCHES_CAPABILITY_MASK, SaMad, SaStatus, Table, TableError,
+};
 
 /// The size of a MAD (IBA 13.4.2).
 pub const MAD_LEN: usize = 256;

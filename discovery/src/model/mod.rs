@@ -1,4 +1,7 @@
-//! A device management agent behind a [`MadTransport`], for tests: obedient or hostile, on a clock of its own.
+//! Device management agents behind a [`MadTransport`], for tests: obedient or hostile, on a clock of their own.
+
+pub mod subnet;
+
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::time::{Duration, Instant};
@@ -91,7 +94,7 @@ impl Agent {
         }
     }
 
-    fn answer(&self, request: &Mad) -> Mad {
+    pub(crate) fn answer(&self, request: &Mad) -> Mad {
         let mut mad = *request;
         mad.header.method = Method::GET_RESP.0;
         mad.data = [0; DATA_LEN];
@@ -230,6 +233,10 @@ impl MadTransport for Fabric {
             self.events.push_back(unanswered);
         }
         self.most_under_way = self.most_under_way.max(self.events.len());
+        Ok(())
+    }
+
+    fn respond(&mut self, _: &Address, _: &[u8; MAD_LEN]) -> Result<(), SendError> {
         Ok(())
     }
 

@@ -121,6 +121,8 @@ pub struct Port {
     pub lid: u16,
     /// The LID of the subnet manager; 0 on RoCE.
     pub sm_lid: u16,
+    /// The service level to it.
+    pub sm_sl: u8,
     /// The GUID of its device.
     pub node_guid: Option<Guid>,
     /// The non-zero entries of its GID table.
@@ -191,6 +193,22 @@ impl Port {
     pub fn entry_of(&self, address: IpAddr) -> Option<&GidEntry> {
         let gid = gid_of(address);
         self.gids.iter().find(|e| e.gid == gid)
+    }
+
+    /// The first entry of its GID table: on InfiniBand the one that counts.
+    #[must_use]
+    pub fn first_gid(&self) -> Option<Gid> {
+        self.gids.first().map(|entry| entry.gid)
+    }
+
+    /// The entry of the P_Key table to send with in the partition of `pkey`: the same key if it is there, else one
+    /// of the same partition.
+    #[must_use]
+    pub fn pkey_index(&self, pkey: PKey) -> Option<u16> {
+        let same = self.pkeys.iter().find(|(_, key)| *key == pkey);
+        let partition = |(_, key): &&(u16, PKey)| key.partition() == pkey.partition();
+        same.or_else(|| self.pkeys.iter().find(partition))
+            .map(|(index, _)| *index)
     }
 
     /// The index of the default partition, else of any.

@@ -54,6 +54,7 @@ fn port(dir: &Path, name: PortName, node_guid: Option<Guid>, umad: Option<PathBu
         state,
         lid: lid("lid"),
         sm_lid: lid("sm_lid"),
+        sm_sl: attribute(dir, "sm_sl").and_then(|text| text.parse().ok()).unwrap_or(0),
         node_guid,
         gids: gids(dir),
         pkeys: pkeys(dir),

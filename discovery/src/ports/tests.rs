@@ -104,6 +104,7 @@ fn a_port_without_umad_and_one_of_infiniband() {
     tree.put(&format!("{port}/link_layer"), "InfiniBand\n");
     tree.put(&format!("{port}/lid"), "0xc\n");
     tree.put(&format!("{port}/sm_lid"), "0x1\n");
+    tree.put(&format!("{port}/sm_sl"), "3\n");
     tree.put(&format!("{port}/pkeys/0"), "0x7fff\n");
     tree.put(&format!("{port}/pkeys/1"), "0x0000\n");
     tree.put(&format!("{port}/pkeys/2"), "0x8001\n");
@@ -111,7 +112,11 @@ fn a_port_without_umad_and_one_of_infiniband() {
     let ports = list(&tree.roots()).unwrap();
     let [port] = &ports[..] else { panic!("{ports:?}") };
     assert_eq!((port.link_layer, port.state), (LinkLayer::InfiniBand, PortState::Init));
-    assert_eq!((port.lid, port.sm_lid, port.umad.clone()), (12, 1, None));
+    assert_eq!((port.lid, port.sm_lid, port.sm_sl, port.umad.clone()), (12, 1, 3, None));
+    assert_eq!(
+        [PKey(0x7fff), PKey(1), PKey(0xffff), PKey(5)].map(|key| port.pkey_index(key)),
+        [Some(0), Some(2), Some(0), None]
+    );
     assert_eq!(port.pkeys, [(0, PKey(0x7fff)), (2, PKey(0x8001))]);
     assert_eq!(port.default_pkey(), Some((0, PKey(0x7fff))));
 }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use srp_addressing::Gid;
 
-use super::{Destination, RoceOptions, ScanReport, Severity};
+use super::{Destination, ScanOptions, ScanReport, Severity};
 use crate::neighbours::{Neighbour, Neighbours};
 use crate::ports::{Port, PortState, is_ipv4_mapped, is_link_local, link_local_of_mac};
 use crate::targets::{RdmaCm, RdmaCmSource};
@@ -85,7 +85,7 @@ pub(super) fn plan<'a>(
     all: &[Port],
     chosen: &[&'a Port],
     neighbours: &mut impl Neighbours,
-    options: &RoceOptions,
+    options: &ScanOptions,
     report: &mut ScanReport,
 ) -> Vec<(&'a Port, Vec<Candidate>)> {
     let mut known = Vec::new();
@@ -139,7 +139,7 @@ fn missing(
     all: &[Port],
     chosen: &[&Port],
     known: &[Neighbour],
-    options: &RoceOptions,
+    options: &ScanOptions,
 ) -> Vec<(IpAddr, Option<String>)> {
     let is_known = |address: IpAddr| {
         all.iter().any(|port| port.entry_of(address).is_some())
@@ -178,7 +178,7 @@ fn add(candidates: &mut Vec<Candidate>, candidate: Candidate) {
 struct Context<'a> {
     all: &'a [Port],
     known: &'a [Neighbour],
-    options: &'a RoceOptions,
+    options: &'a ScanOptions,
 }
 
 impl Context<'_> {

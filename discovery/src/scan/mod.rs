@@ -1,16 +1,22 @@
 //! Everything together: which destinations are asked, and what is reported.
+//!
+//! On InfiniBand subnet administration knows the ports that have an agent; on RoCE they are named by the caller, or
+//! are the neighbours that the host knows.
 
 mod candidates;
 mod destination;
+mod infiniband;
 mod run;
 
 use std::num::NonZeroU16;
 use std::time::Duration;
 
 use serde::Serialize;
+use srp_addressing::PKey;
 
 pub use candidates::Unreachable;
 pub use destination::{Destination, ParseDestinationError, PortSelector};
+pub use infiniband::SubnetError;
 
 use crate::device_management::{IoUnit, SlotError, SurveyError, display};
 use crate::neighbours::{HostNeighbours, Neighbours, NeighboursError};
@@ -19,28 +25,33 @@ use crate::targets::{RdmaCm, Target, TargetWarning};
 use crate::transport::{MadTransport, Patience, TransportError};
 use crate::umad::{OpenError, Umad};
 
-/// What to look for over RoCE.
+/// What to look for, and where.
 #[derive(Clone, Debug)]
-pub struct RoceOptions {
-    /// The local ports to look through; empty: all RoCE ports.
+pub struct ScanOptions {
+    /// The local ports to look through; empty: all.
     pub ports: Vec<PortSelector>,
-    /// Whom to ask; empty: the host itself and its neighbours, as the next two fields say.
+    /// Whom to ask: addresses on RoCE, GIDs on InfiniBand too; empty: everybody that subnet administration knows, on
+    /// RoCE the host itself and its neighbours, as the next two fields say.
     pub destinations: Vec<Destination>,
-    /// Ask the local ports themselves.
+    /// RoCE: ask the local ports themselves.
     pub include_local: bool,
-    /// Ask the neighbours the host knows.
+    /// RoCE: ask the neighbours the host knows.
     pub include_neighbours: bool,
-    /// Where the targets listen for RDMA/CM logins; nothing announces it.
+    /// RoCE: where the targets listen for RDMA/CM logins; nothing announces it.
     pub rdma_cm_port: Option<NonZeroU16>,
-    /// How long to wait for each answer.
+    /// How long to wait for each answer on RoCE, where many of those asked have no agent.
     pub patience: Patience,
+    /// How long to wait for each answer on InfiniBand, where those asked have said that they have an agent.
+    pub subnet_patience: Patience,
+    /// How many questions are put to subnet administration at once.
+    pub subnet_at_once: usize,
     /// How many destinations are asked at once through one port.
     pub at_once: usize,
     /// How long one destination may take altogether.
     pub destination_limit: Duration,
 }
 
-impl Default for RoceOptions {
+impl Default for ScanOptions {
     fn default() -> Self {
         Self {
             ports: Vec::new(),
@@ -52,6 +63,11 @@ impl Default for RoceOptions {
                 timeout: Duration::from_secs(1),
                 retries: 2,
             },
+            subnet_patience: Patience {
+                timeout: Duration::from_secs(2),
+                retries: 3,
+            },
+            subnet_at_once: 16,
             at_once: 64,
             destination_limit: Duration::from_secs(60),
         }
@@ -76,6 +92,9 @@ pub struct FoundUnit {
     pub port: PortName,
     /// Who was asked, as the caller named it.
     pub destination: String,
+    /// In which partition.
+    #[serde(serialize_with = "display")]
+    pub pkey: PKey,
     /// Where its targets take RDMA/CM logins, if the caller said at which port.
     pub rdma_cm: Option<RdmaCm>,
     /// The unit.
@@ -154,9 +173,12 @@ pub enum Cause {
     /// A target is doubtful.
     #[error(transparent)]
     Target(#[from] TargetWarning),
-    /// An InfiniBand port was named.
-    #[error("this is an InfiniBand port, which is scanned through its subnet administration, not by address")]
-    InfiniBandPort,
+    /// Subnet administration could not be asked.
+    #[error(transparent)]
+    Subnet(#[from] SubnetError),
+    /// Something that is neither InfiniBand nor Ethernet was named.
+    #[error("link layer unknown: management datagrams need InfiniBand or RoCE (iWARP has none)")]
+    LinkLayer,
 }
 
 /// Why nothing was scanned.
@@ -174,56 +196,96 @@ pub enum ScanError {
         /// Those that are there.
         known: String,
     },
-    /// No port is RoCE's.
+    /// There is no port at all.
     #[error(
-        "no RDMA port of this host is on Ethernet (for soft-RoCE: modprobe rdma_rxe; \
+        "this host has no RDMA port (load the driver of the adapter; for soft-RoCE: modprobe rdma_rxe; \
          rdma link add rxe0 type rxe netdev NETDEV)"
     )]
-    NoRocePort,
+    NoPort,
 }
 
-/// Scans through the RoCE ports of this host. Blocks until everybody has answered or had the time to.
+/// How far a scan is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Through which port.
+    pub port: PortName,
+    /// How many questions were answered, or not, by now.
+    pub asked: u64,
+    /// How many are known to be left; more may follow from the answers.
+    pub left: u64,
+    /// How many I/O units were read.
+    pub units: usize,
+}
+
+/// Scans through the ports of this host. Blocks until everybody has answered or had the time to.
 ///
 /// # Errors
 /// When there is nothing to scan through; whatever else fails is in the report.
-pub fn discover_roce(options: &RoceOptions) -> Result<ScanReport, ScanError> {
+pub fn discover(options: &ScanOptions, progress: &mut dyn FnMut(&Progress)) -> Result<ScanReport, ScanError> {
     let ports = ports::list(&Roots::default())?;
-    discover_roce_with(&ports, &mut HostNeighbours, Umad::open, options)
+    discover_with(&ports, &mut HostNeighbours, Umad::open, options, progress)
 }
 
 /// The same with ports, neighbours and transports of the caller's.
 ///
 /// # Errors
-/// As [`discover_roce`].
-pub fn discover_roce_with<T: MadTransport>(
+/// As [`discover`].
+pub fn discover_with<T: MadTransport>(
     ports: &[Port],
     neighbours: &mut impl Neighbours,
     mut open: impl FnMut(&Port) -> Result<T, OpenError>,
-    options: &RoceOptions,
+    options: &ScanOptions,
+    progress: &mut dyn FnMut(&Progress),
 ) -> Result<ScanReport, ScanError> {
     let mut report = ScanReport::default();
     let chosen = chosen_ports(ports, options, &mut report)?;
-    let plan = candidates::plan(ports, &chosen, neighbours, options, &mut report);
+    // A port nobody asked for may be down.
+    let severity = |asked| if asked { Severity::Error } else { Severity::Warning };
+    let mut used = 0;
+    for port in &chosen.infiniband {
+        match open(port) {
+            Ok(transport) => {
+                used += 1;
+                infiniband::scan_port(port, transport, options, &mut report, progress);
+            }
+            Err(error) => report.problem(severity(!options.ports.is_empty()), Some(port), None, error),
+        }
+    }
+    let plan = match chosen.roce.is_empty() {
+        true => Vec::new(),
+        false => candidates::plan(ports, &chosen.roce, neighbours, options, &mut report),
+    };
     for (port, candidates) in plan {
         if candidates.is_empty() {
             continue;
         }
-        // A port nobody asked for may be down.
         let asked = !options.ports.is_empty() || candidates.iter().any(|c| c.given);
-        let severity = if asked { Severity::Error } else { Severity::Warning };
         match open(port) {
-            Ok(transport) => run::scan_port(port, transport, candidates, options, &mut report),
-            Err(error) => report.problem(severity, Some(port), None, error),
+            Ok(transport) => {
+                used += 1;
+                run::scan_port(port, transport, candidates, options, &mut report);
+            }
+            Err(error) => report.problem(severity(asked), Some(port), None, error),
         }
+    }
+    if used == 0 {
+        let unusable = |problem: &&mut Problem| matches!(problem.cause, Cause::Open(_));
+        let problems = report.problems.iter_mut().filter(unusable);
+        problems.for_each(|problem| problem.severity = Severity::Error);
     }
     Ok(report)
 }
 
+struct Chosen<'a> {
+    infiniband: Vec<&'a Port>,
+    roce: Vec<&'a Port>,
+}
+
 fn chosen_ports<'a>(
     ports: &'a [Port],
-    options: &RoceOptions,
+    options: &ScanOptions,
     report: &mut ScanReport,
-) -> Result<Vec<&'a Port>, ScanError> {
+) -> Result<Chosen<'a>, ScanError> {
     for selector in &options.ports {
         if !ports.iter().any(|port| selector.selects(port)) {
             let known: Vec<String> = ports.iter().map(|port| port.name.to_string()).collect();
@@ -239,19 +301,25 @@ fn chosen_ports<'a>(
         }
     }
     let all = options.ports.is_empty();
-    let selected = |port: &&Port| all || options.ports.iter().any(|s| s.selects(port));
-    let (roce, others): (Vec<&Port>, Vec<&Port>) = ports
+    let mut chosen = Chosen {
+        infiniband: Vec::new(),
+        roce: Vec::new(),
+    };
+    for port in ports
         .iter()
-        .filter(selected)
-        .partition(|port| port.link_layer == LinkLayer::Ethernet);
-    if !all {
-        for port in others {
-            report.problem(Severity::Error, Some(port), None, Cause::InfiniBandPort);
+        .filter(|port| all || options.ports.iter().any(|s| s.selects(port)))
+    {
+        match port.link_layer {
+            LinkLayer::InfiniBand => chosen.infiniband.push(port),
+            LinkLayer::Ethernet => chosen.roce.push(port),
+            LinkLayer::Unknown if all => {}
+            LinkLayer::Unknown => report.problem(Severity::Error, Some(port), None, Cause::LinkLayer),
         }
-    } else if roce.is_empty() {
-        return Err(ScanError::NoRocePort);
     }
-    Ok(roce)
+    if ports.is_empty() {
+        return Err(ScanError::NoPort);
+    }
+    Ok(chosen)
 }
 
 impl ScanReport {
@@ -274,5 +342,7 @@ impl Cause {
     }
 }
 
+#[cfg(test)]
+mod infiniband_tests;
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
 use super::candidates::Candidate;
-use super::{Cause, FoundUnit, RoceOptions, ScanReport, Severity};
+use super::{Cause, FoundUnit, ScanOptions, ScanReport, Severity};
 use crate::device_management::{IoUnit, Step, Survey, SurveyError};
 use crate::ports::{LinkLayer, Port};
 use crate::targets::{SeenThrough, targets_of};
@@ -23,7 +23,7 @@ pub(super) fn scan_port(
     port: &Port,
     transport: impl MadTransport,
     candidates: Vec<Candidate>,
-    options: &RoceOptions,
+    options: &ScanOptions,
     report: &mut ScanReport,
 ) {
     let mut exchange = Exchange::new(transport, options.patience, options.at_once);
@@ -55,7 +55,7 @@ fn survey_all<T: MadTransport>(
     exchange: &mut Exchange<T>,
     port: &Port,
     candidates: &[Candidate],
-    options: &RoceOptions,
+    options: &ScanOptions,
     outcomes: &mut [Option<Outcome>],
 ) -> Result<(), TransportError> {
     let mut waiting: VecDeque<(usize, &Candidate)> = candidates.iter().enumerate().collect();
@@ -77,6 +77,8 @@ fn survey_all<T: MadTransport>(
         };
         let outcome = match run.survey.answer(result) {
             Step::Done(outcome) => outcome,
+            // RoCE has no subnet administration to ask; a survey over a GRH does not want it either.
+            Step::FindPath { .. } => Err(SurveyError::OutOfTime),
             Step::Ask(_) if exchange.now() - run.started >= options.destination_limit => run.survey.out_of_time(),
             Step::Ask(query) => {
                 running.insert(exchange.submit(*query), run);
@@ -90,7 +92,19 @@ fn survey_all<T: MadTransport>(
 }
 
 fn found(port: &Port, candidate: &Candidate, unit: IoUnit, report: &mut ScanReport) {
-    let name = Some(candidate.name.as_str());
+    let Some((_, pkey)) = port.default_pkey() else { return };
+    let seen = SeenThrough {
+        port: port.name.clone(),
+        link_layer: LinkLayer::Ethernet,
+        pkey,
+        rdma_cm: candidate.rdma_cm.clone(),
+    };
+    add_unit(port, &candidate.name, unit, seen, report);
+}
+
+/// Adds a unit, its targets, and what is wrong with them.
+pub(super) fn add_unit(port: &Port, destination: &str, unit: IoUnit, seen: SeenThrough, report: &mut ScanReport) {
+    let name = Some(destination);
     for slot in &unit.slots {
         match &slot.controller {
             Some(Err(error)) => {
@@ -104,23 +118,16 @@ fn found(port: &Port, candidate: &Candidate, unit: IoUnit, report: &mut ScanRepo
             None => {}
         }
     }
-    if let Some((_, pkey)) = port.default_pkey() {
-        let seen = SeenThrough {
-            port: port.name.clone(),
-            link_layer: LinkLayer::Ethernet,
-            pkey,
-            rdma_cm: candidate.rdma_cm.clone(),
-        };
-        let (targets, warnings) = targets_of(&unit, &seen);
-        report.targets.extend(targets);
-        for warning in warnings {
-            report.problem(Severity::Warning, Some(port), name, warning);
-        }
+    let (targets, warnings) = targets_of(&unit, &seen);
+    report.targets.extend(targets);
+    for warning in warnings {
+        report.problem(Severity::Warning, Some(port), name, warning);
     }
     report.units.push(FoundUnit {
         port: port.name.clone(),
-        destination: candidate.name.clone(),
-        rdma_cm: candidate.rdma_cm.clone(),
+        destination: destination.to_owned(),
+        pkey: seen.pkey,
+        rdma_cm: seen.rdma_cm,
         unit,
     });
 }

@@ -31,6 +31,7 @@ fn port(device: &str, interface: &str, mac: [u8; 6], addresses: &[&str]) -> Port
         state: PortState::Active,
         lid: 0,
         sm_lid: 0,
+        sm_sl: 0,
         node_guid: None,
         gids: gids.collect(),
         pkeys: vec![(0, PKey::DEFAULT)],
@@ -75,17 +76,17 @@ fn agents() -> Vec<(Gid, Agent)> {
     vec![(link_local_of_mac(OWN), agent(1)), (link_local_of_mac(NEAR), agent(2))]
 }
 
-fn options(destinations: &[&str]) -> RoceOptions {
-    RoceOptions {
+fn options(destinations: &[&str]) -> ScanOptions {
+    ScanOptions {
         destinations: destinations.iter().map(|d| d.parse().unwrap()).collect(),
         rdma_cm_port: NonZeroU16::new(5555),
-        ..RoceOptions::default()
+        ..ScanOptions::default()
     }
 }
 
-fn scan(known: &mut Known, options: &RoceOptions) -> ScanReport {
+fn scan(known: &mut Known, options: &ScanOptions) -> ScanReport {
     let ports = [port("rxe0", "eth9", OWN, &["10.9.0.1", "fd00::1"])];
-    discover_roce_with(&ports, known, |_| Ok(Fabric::new(agents())), options).unwrap()
+    discover_with(&ports, known, |_| Ok(Fabric::new(agents())), options, &mut |_| {}).unwrap()
 }
 
 fn lines(report: &ScanReport) -> Vec<String> {
@@ -113,7 +114,7 @@ fn the_host_itself_and_its_neighbours() {
     assert_eq!(json["units"][1]["max_controllers"], 16);
     assert_eq!(json["targets"][1]["rdma_cm"]["source"], "given");
 
-    let neither = RoceOptions {
+    let neither = ScanOptions {
         include_local: false,
         include_neighbours: false,
         ..options(&[])
@@ -196,13 +197,13 @@ fn silence_is_an_error_only_for_those_named() {
     let mut silent = agents();
     silent[1].1.mischief = Mischief::Silent;
     let ports = [port("rxe0", "eth9", OWN, &["10.9.0.1"])];
-    let run = |options: &RoceOptions| {
+    let run = |options: &ScanOptions| {
         let mut known = Known {
             now: vec![near("10.9.0.2")],
             ..Known::default()
         };
         let open = |_: &Port| Ok(Fabric::new(silent.clone()));
-        discover_roce_with(&ports, &mut known, open, options).unwrap()
+        discover_with(&ports, &mut known, open, options, &mut |_| {}).unwrap()
     };
     let report = run(&options(&[]));
     assert_eq!(report.targets.len(), 1);
@@ -219,9 +220,9 @@ fn two_ports_and_addresses_of_this_host() {
         port("rxe0", "eth9", OWN, &["10.9.0.1"]),
         port("rxe1", "eth10", NEAR, &["10.9.1.1"]),
     ];
-    let run = |options: &RoceOptions| {
+    let run = |options: &ScanOptions| {
         let open = |_: &Port| Ok(Fabric::new(agents()));
-        discover_roce_with(&ports, &mut Known::default(), open, options)
+        discover_with(&ports, &mut Known::default(), open, options, &mut |_| {})
     };
     let report = run(&options(&["10.9.1.1"])).unwrap();
     let through: Vec<_> = report.targets.iter().map(|t| t.port.to_string()).collect();
@@ -230,13 +231,13 @@ fn two_ports_and_addresses_of_this_host() {
     let all = run(&options(&[])).unwrap();
     assert_eq!(lines(&all), [line(1, "10.9.0.1"), line(2, "10.9.1.1")]);
 
-    let one = RoceOptions {
+    let one = ScanOptions {
         ports: vec!["rxe1:1".into()],
         ..options(&[])
     };
     assert_eq!(lines(&run(&one).unwrap()), [line(2, "10.9.1.1")]);
 
-    let none = RoceOptions {
+    let none = ScanOptions {
         ports: vec!["mlx9".into()],
         ..options(&[])
     };
@@ -249,32 +250,38 @@ fn two_ports_and_addresses_of_this_host() {
 
 #[test]
 fn ports_that_cannot_be_used() {
-    let mut ib = port("mlx5_0", "ib0", OWN, &[]);
-    ib.link_layer = LinkLayer::InfiniBand;
     let closed = |port: &Port| -> Result<Fabric, OpenError> {
         Err(OpenError::NoModule {
             port: port.name.to_string(),
         })
     };
-    let ports = [ib];
-    let error = discover_roce_with(&ports, &mut Known::default(), closed, &options(&[])).unwrap_err();
-    assert!(matches!(error, ScanError::NoRocePort), "{error}");
-    let named = RoceOptions {
-        ports: vec!["mlx5_0".into()],
+    let none = discover_with(&[], &mut Known::default(), closed, &options(&[]), &mut |_| {}).unwrap_err();
+    assert!(matches!(none, ScanError::NoPort), "{none}");
+    let mut iwarp = port("siw0", "eth9", OWN, &[]);
+    iwarp.link_layer = LinkLayer::Unknown;
+    let named = ScanOptions {
+        ports: vec!["siw0".into()],
         ..options(&[])
     };
-    let report = discover_roce_with(&ports, &mut Known::default(), closed, &named).unwrap();
-    assert!(matches!(report.problems[0].cause, Cause::InfiniBandPort));
+    let report = discover_with(&[iwarp], &mut Known::default(), closed, &named, &mut |_| {}).unwrap();
+    assert!(matches!(report.problems[0].cause, Cause::LinkLayer));
 
     let ports = [port("rxe0", "eth9", OWN, &[])];
-    let report = discover_roce_with(&ports, &mut Known::default(), closed, &options(&[])).unwrap();
+    let report = discover_with(&ports, &mut Known::default(), closed, &options(&[]), &mut |_| {}).unwrap();
     let text = report.problems[0].to_string();
-    assert_eq!(report.problems[0].severity, Severity::Warning);
+    assert_eq!(report.problems[0].severity, Severity::Error, "no port could be used");
     assert!(text.contains("modprobe ib_umad"), "{text}");
 
     let mut down = port("rxe0", "eth9", OWN, &[]);
     down.state = PortState::Down;
-    let report = discover_roce_with(&[down], &mut Known::default(), closed, &options(&["10.9.0.9"])).unwrap();
+    let report = discover_with(
+        &[down],
+        &mut Known::default(),
+        closed,
+        &options(&["10.9.0.9"]),
+        &mut |_| {},
+    )
+    .unwrap();
     assert!(
         report.problems[0]
             .to_string()
@@ -283,7 +290,14 @@ fn ports_that_cannot_be_used() {
 
     let mut bare = port("rxe0", "eth9", OWN, &[]);
     bare.gids.clear();
-    let report = discover_roce_with(&[bare], &mut Known::default(), closed, &options(&["fe80::1"])).unwrap();
+    let report = discover_with(
+        &[bare],
+        &mut Known::default(),
+        closed,
+        &options(&["fe80::1"]),
+        &mut |_| {},
+    )
+    .unwrap();
     assert!(report.problems[0].to_string().contains("no port has a RoCE v2 GID"));
 }
 
@@ -295,12 +309,12 @@ fn a_destination_has_only_so_much_time() {
     slow.mischief = Mischief::Late(Duration::from_millis(900));
     let agents = [(link_local_of_mac(OWN), slow)];
     let ports = [port("rxe0", "eth9", OWN, &["10.9.0.1"])];
-    let options = RoceOptions {
+    let options = ScanOptions {
         destination_limit: Duration::from_secs(10),
         ..options(&["10.9.0.1"])
     };
     let open = |_: &Port| Ok(Fabric::new(agents.clone()));
-    let report = discover_roce_with(&ports, &mut Known::default(), open, &options).unwrap();
+    let report = discover_with(&ports, &mut Known::default(), open, &options, &mut |_| {}).unwrap();
     assert!((3..10).contains(&report.targets.len()), "{}", report.targets.len());
     assert!(report.problems.last().unwrap().to_string().contains("is used up"));
 }

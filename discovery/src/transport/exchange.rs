@@ -2,13 +2,14 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
+use std::ops::Deref;
 use std::time::{Duration, Instant};
 
 use zerocopy::IntoBytes;
 use zerocopy::big_endian::U64;
 
 use super::{Address, Event, MadTransport, Patience, SendError, Source, TransportError};
-use crate::mad::{Attribute, Mad, MadError};
+use crate::mad::{Attribute, MAD_LEN, Mad, MadError, Method, SA_DATA_OFFSET, Table, TableError, class};
 
 /// The transport reports an unanswered request itself; after this much longer it is believed to have forgotten.
 const GRACE: Duration = Duration::from_secs(2);
@@ -23,6 +24,12 @@ pub struct Query {
 }
 
 impl Query {
+    /// Any question.
+    #[must_use]
+    pub fn new(to: Address, request: Mad) -> Self {
+        Self { to, request }
+    }
+
     /// A device management `Get`.
     #[must_use]
     pub fn get(to: Address, attribute: Attribute, modifier: u32) -> Self {
@@ -34,7 +41,71 @@ impl Query {
 }
 
 /// An answer that fits its question; its status is yet to be read.
-pub type Answer = Box<Mad>;
+#[derive(Clone, Debug)]
+pub struct Answer {
+    mad: Box<Mad>,
+    /// What a table has beyond its first MAD.
+    tail: Vec<u8>,
+    len: usize,
+}
+
+impl Answer {
+    /// Reads a whole MAD, a table that the kernel has put together, or one so small that its padding was cut off.
+    fn parse(bytes: &[u8]) -> Result<Self, MadError> {
+        let (mad, tail) = match Mad::parse(bytes) {
+            Ok(mad) => (*mad, bytes.get(MAD_LEN..).unwrap_or_default().to_vec()),
+            Err(_) if is_short_table(bytes) => {
+                let mut padded = [0; MAD_LEN];
+                padded[..bytes.len()].copy_from_slice(bytes);
+                (zerocopy::transmute!(padded), Vec::new())
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(Self {
+            mad: Box::new(mad),
+            tail,
+            len: bytes.len(),
+        })
+    }
+
+    /// The records of an answer to GetTable, which must have `need` bytes each at least.
+    ///
+    /// # Errors
+    /// See [`TableError`].
+    pub fn table(&self, need: usize) -> Result<Table, TableError> {
+        Table::parse(&self.mad, &self.tail, self.len, need)
+    }
+}
+
+impl Deref for Answer {
+    type Target = Mad;
+
+    fn deref(&self) -> &Mad {
+        &self.mad
+    }
+}
+
+/// Of a table in one segment the kernel hands out no more than its records.
+fn is_short_table(bytes: &[u8]) -> bool {
+    let class_and_method = [class::SUBNET_ADMINISTRATION, Method::GET_TABLE_RESP.0];
+    (SA_DATA_OFFSET..MAD_LEN).contains(&bytes.len()) && [bytes[1], bytes[3]] == class_and_method
+}
+
+/// What [`Exchange::next`] has to tell.
+#[derive(Debug)]
+pub enum Next {
+    /// A question has ended.
+    Ended(Ended),
+    /// Somebody tells of an event (IBA 13.4.11); [`Exchange::respond`] answers.
+    Report {
+        /// Who.
+        from: Source,
+        /// The report.
+        mad: Box<Mad>,
+    },
+    /// Nothing happened until the time given.
+    Idle,
+}
 
 /// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -42,9 +113,9 @@ pub type Answer = Box<Mad>;
 pub enum QueryError {
     /// Nobody answered.
     #[error(
-        "no answer from {to} to {attribute} after {tries} tries of {} ms: the port is unreachable, or nothing \
-         there answers device management (on a Linux target: is ib_srpt loaded?)",
-        timeout.as_millis()
+        "no answer from {to} to {attribute} after {tries} tries of {} ms: {}",
+        timeout.as_millis(),
+        silence(*attribute)
     )]
     Unanswered {
         /// Who was asked.
@@ -69,6 +140,18 @@ pub enum QueryError {
         /// What is wrong.
         cause: MadError,
     },
+}
+
+fn silence(attribute: Attribute) -> &'static str {
+    match attribute.class {
+        class::SUBNET_ADMINISTRATION => {
+            "the subnet manager is gone or overloaded, or does not let this port in (look at `sminfo`)"
+        }
+        _ => {
+            "the port is unreachable, or nothing there answers device management (on a Linux target: is ib_srpt \
+             loaded?)"
+        }
+    }
 }
 
 /// A question that has ended, and how.
@@ -138,37 +221,73 @@ impl<T: MadTransport> Exchange<T> {
         ticket
     }
 
-    /// Waits for the next question to end; `None` when none is left.
+    /// How many questions are under way or waiting.
+    pub fn open(&self) -> usize {
+        self.waiting.len() + self.pending.len()
+    }
+
+    /// Waits for the next question to end; `None` when none is left. Reports are dropped.
     ///
     /// # Errors
     /// When the transport is gone.
     pub fn wait(&mut self) -> Result<Option<Ended>, TransportError> {
         loop {
-            if let Some((ticket, error)) = self.send_waiting() {
-                return Ok(Some((ticket, Err(QueryError::Send(error)))));
-            }
-            let Some((&tid, earliest)) = self.pending.iter().min_by_key(|(_, p)| p.deadline) else {
+            if self.open() == 0 {
                 return Ok(None);
-            };
+            }
+            let until = self.transport.now() + self.patience.total() + GRACE;
+            match self.next(until)? {
+                Next::Ended(ended) => return Ok(Some(ended)),
+                Next::Report { .. } => self.strays += 1,
+                Next::Idle => {}
+            }
+        }
+    }
+
+    /// Waits for the next event, at most until `until`.
+    ///
+    /// # Errors
+    /// When the transport is gone.
+    pub fn next(&mut self, until: Instant) -> Result<Next, TransportError> {
+        loop {
+            if let Some((ticket, error)) = self.send_waiting() {
+                return Ok(Next::Ended((ticket, Err(QueryError::Send(error)))));
+            }
+            let earliest = self.pending.iter().min_by_key(|(_, p)| p.deadline);
+            let earliest = earliest.map(|(tid, pending)| (*tid, pending.deadline));
+            let now = self.transport.now();
             // Looked at before every receive, so that a flood of strays cannot postpone it.
-            if self.transport.now() >= earliest.deadline
+            if let Some((tid, _)) = earliest.filter(|(_, deadline)| now >= *deadline)
                 && let Some(done) = self.unanswered(tid)
             {
-                return Ok(Some(done));
+                return Ok(Next::Ended(done));
             }
-            let until = self
-                .pending
-                .get(&tid)
-                .map_or_else(|| self.transport.now(), |p| p.deadline);
+            if now >= until {
+                return Ok(Next::Idle);
+            }
+            let until = earliest.map_or(until, |(_, deadline)| until.min(deadline));
             let done = match self.transport.receive(until)? {
                 Event::Idle => None,
                 Event::Unanswered { tid } => self.unanswered(tid),
-                Event::Mad { from, bytes } => self.accept(&from, &bytes),
+                Event::Mad { from, bytes } => match report(&bytes) {
+                    Some(mad) => return Ok(Next::Report { from, mad }),
+                    None => self.accept(&from, &bytes),
+                },
             };
-            if done.is_some() {
-                return Ok(done);
+            if let Some(done) = done {
+                return Ok(Next::Ended(done));
             }
         }
+    }
+
+    /// Sends the answer to a report to where that came from.
+    ///
+    /// # Errors
+    /// When it cannot be sent.
+    pub fn respond(&mut self, to: &Address, answer: &Mad) -> Result<(), SendError> {
+        let mut bytes = [0; MAD_LEN];
+        bytes.copy_from_slice(answer.as_bytes());
+        self.transport.respond(to, &bytes)
     }
 
     /// Asks one question and waits for its answer. Only for an exchange with nothing else under way.
@@ -194,7 +313,7 @@ impl<T: MadTransport> Exchange<T> {
             let (ticket, mut query) = self.waiting.pop_front()?;
             let tid = self.free_tid();
             query.request.header.tid = U64::new(tid.into());
-            let mut bytes = [0; crate::mad::MAD_LEN];
+            let mut bytes = [0; MAD_LEN];
             bytes.copy_from_slice(query.request.as_bytes());
             if let Err(error) = self.transport.send(&query.to, &bytes, self.patience) {
                 return Some((ticket, error));
@@ -235,10 +354,8 @@ impl<T: MadTransport> Exchange<T> {
     }
 
     fn accept(&mut self, from: &Source, bytes: &[u8]) -> Option<Ended> {
-        let tid = Mad::parse(bytes)
-            .map(Mad::tid_low)
-            .ok()
-            .or_else(|| tid_of_fragment(bytes));
+        let tid = Mad::parse(bytes).map(Mad::tid_low).ok();
+        let tid = tid.or_else(|| tid_of_fragment(bytes));
         let known = tid.and_then(|tid| self.pending.get(&tid).map(|pending| (tid, pending)));
         let Some((tid, _)) = known.filter(|(_, pending)| pending.query.to.may_answer_from(from)) else {
             self.strays += 1;
@@ -246,7 +363,7 @@ impl<T: MadTransport> Exchange<T> {
             return None;
         };
         let Pending { ticket, query, .. } = self.pending.remove(&tid)?;
-        let checked = Mad::parse(bytes).and_then(|mad| mad.check_answers(&query.request).map(|()| Box::new(*mad)));
+        let checked = Answer::parse(bytes).and_then(|mad| mad.check_answers(&query.request).map(|()| mad));
         let result = checked.map_err(|cause| QueryError::Malformed {
             from: query.to,
             attribute: query.request.attribute(),
@@ -254,6 +371,12 @@ impl<T: MadTransport> Exchange<T> {
         });
         Some((ticket, result))
     }
+}
+
+/// The datagram, if it is a report and no answer.
+fn report(bytes: &[u8]) -> Option<Box<Mad>> {
+    let mad = Mad::parse(bytes).ok()?;
+    (mad.header.method == Method::REPORT.0 && mad.attribute() == Attribute::NOTICE).then(|| Box::new(*mad))
 }
 
 /// A datagram too short to be a MAD may still name its transaction: the kernel has then ended it.

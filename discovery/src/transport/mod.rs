@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use srp_addressing::Gid;
 
-pub use exchange::{Answer, Ended, Exchange, Query, QueryError, Ticket};
+pub use exchange::{Answer, Ended, Exchange, Next, Query, QueryError, Ticket};
 
 use crate::mad::{GSI_QKEY, GSI_QP, MAD_LEN};
 
@@ -147,7 +147,7 @@ pub enum Event {
     Mad {
         /// From where.
         from: Source,
-        /// Its bytes, as many as came.
+        /// Its bytes, as many as came; of an answer in several segments (RMPP) the first header and all data.
         bytes: Vec<u8>,
     },
     /// A request was sent as often as was asked for, and nobody answered.
@@ -192,6 +192,12 @@ pub trait MadTransport {
     /// # Errors
     /// When this request cannot be sent.
     fn send(&mut self, to: &Address, mad: &[u8; MAD_LEN], patience: Patience) -> Result<(), SendError>;
+
+    /// Sends an answer, once.
+    ///
+    /// # Errors
+    /// When it cannot be sent.
+    fn respond(&mut self, to: &Address, mad: &[u8; MAD_LEN]) -> Result<(), SendError>;
 
     /// Waits for the next event, at most until `until`.
     ///

@@ -37,11 +37,20 @@ impl UserMadHeader {
     /// The header of a request of `agent` to `to`.
     pub(super) fn request(agent: u32, to: &Address, patience: Patience) -> Self {
         Self {
-            id: agent,
-            status: 0,
             // 0 would mean that no answer is expected.
             timeout_ms: u32::try_from(patience.timeout.as_millis()).unwrap_or(u32::MAX).max(1),
             retries: patience.retries,
+            ..Self::answer(agent, to)
+        }
+    }
+
+    /// The header of an answer of `agent` to `to`, after which nothing is expected.
+    pub(super) fn answer(agent: u32, to: &Address) -> Self {
+        Self {
+            id: agent,
+            status: 0,
+            timeout_ms: 0,
+            retries: 0,
             length: 0,
             qpn: U32::new(to.qpn),
             qkey: U32::new(to.qkey),
@@ -62,6 +71,11 @@ impl UserMadHeader {
     /// Header and MAD of what was read; `None` when there is not even a header.
     pub(super) fn split(bytes: &[u8]) -> Option<(Self, &[u8])> {
         Self::read_from_prefix(bytes).ok()
+    }
+
+    /// How long header and MAD are together, also when the reader's buffer was too small for them.
+    pub(super) fn total_len(&self) -> usize {
+        usize::try_from(self.length).unwrap_or(usize::MAX)
     }
 
     /// Where the MAD came from.

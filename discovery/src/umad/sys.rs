@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use rustix::io::Result;
 use rustix::ioctl::{Updater, ioctl, opcode};
 
-use crate::mad::GSI_QP;
+use crate::mad::{GSI_QP, Method};
 
 /// `struct ib_user_mad_reg_req2` of `<rdma/ib_user_mad.h>`.
 #[repr(C)]
@@ -28,21 +28,38 @@ const _: () = assert!(size_of::<RegisterAgent>() == 40);
 /// `IB_USER_MAD_REGISTER_AGENT2`, `_IOWR(0x1b, 4, struct ib_user_mad_reg_req2)`.
 const REGISTER_AGENT2: rustix::ioctl::Opcode = opcode::read_write::<RegisterAgent>(0x1b, 4);
 
-/// Registers an agent that only sends requests of `class` and gets their answers; the kernel's own agent of that
+/// What an agent is for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AgentKind {
+    /// The management class.
+    pub(super) class: u8,
+    /// Its version.
+    pub(super) version: u8,
+    /// Whether the kernel puts answers in several segments together (RMPP).
+    pub(super) tables: bool,
+    /// Whether reports of events come to it, which only one agent of a port can ask for.
+    pub(super) reports: bool,
+}
+
+/// Registers an agent that sends requests and gets their answers, and perhaps reports; the kernel's own agent of that
 /// class stays where it is. This form of registration also enables the header that has a P_Key index.
 ///
 /// The agent lives until `device` is closed.
-pub(super) fn register_agent(device: impl AsFd, class: u8, version: u8) -> Result<u32> {
+pub(super) fn register_agent(device: impl AsFd, kind: AgentKind) -> Result<u32> {
+    let mut method_mask = [0; 2];
+    if kind.reports {
+        method_mask[0] = 1 << Method::REPORT.0;
+    }
     let mut request = RegisterAgent {
         id: 0,
         qpn: GSI_QP,
-        mgmt_class: class,
-        mgmt_class_version: version,
+        mgmt_class: kind.class,
+        mgmt_class_version: kind.version,
         reserved1: 0,
         flags: 0,
-        method_mask: [0; 2],
+        method_mask,
         oui: 0,
-        rmpp_version: 0,
+        rmpp_version: kind.tables.into(),
         reserved2: [0; 3],
     };
     // SAFETY: on a umad device this opcode reads and writes exactly one struct ib_user_mad_reg_req2, whose layout

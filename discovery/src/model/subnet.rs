@@ -1,0 +1,432 @@
+//! An InfiniBand subnet behind a [`MadTransport`]: its subnet administration and the agents in it, on a clock of its
+//! own. It stands for what neither opensm over ibsim nor soft-RoCE has: tables of more than one segment, ports that
+//! say they have an agent, fabrics of any size, and an administration that fails in every way.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::io;
+use std::time::{Duration, Instant};
+
+use srp_addressing::{Gid, Guid, PKey};
+use zerocopy::big_endian::{U16, U32, U64};
+use zerocopy::{FromZeros, IntoBytes};
+
+use super::{Agent, Controller};
+use crate::mad::*;
+use crate::ports::{GidEntry, LinkLayer, Port, PortName, PortState};
+use crate::transport::*;
+
+/// The LID of the subnet manager.
+pub(crate) const SM_LID: u16 = 1;
+/// The LID of the port that looks.
+pub(crate) const OWN_LID: u16 = 2;
+/// The prefix of all GIDs.
+pub(crate) const PREFIX: u64 = 0xfe80_0000_0000_0000;
+
+/// A port of the model.
+#[derive(Clone, Default)]
+pub(crate) struct ModelPort {
+    pub(crate) guid: u64,
+    pub(crate) switch: bool,
+    pub(crate) capability_mask: u32,
+    pub(crate) pkeys: Vec<u16>,
+    pub(crate) agent: Option<Agent>,
+    pub(crate) silent: bool,
+}
+
+impl ModelPort {
+    /// One with an agent that has an SRP controller.
+    pub(crate) fn target(guid: u64) -> Self {
+        Self {
+            guid,
+            capability_mask: IS_DEVICE_MANAGEMENT_SUPPORTED,
+            pkeys: vec![0xffff],
+            agent: Some(Agent::with([(1, Controller::srp(guid))])),
+            ..Self::default()
+        }
+    }
+
+    /// One without.
+    pub(crate) fn plain(guid: u64) -> Self {
+        Self {
+            guid,
+            pkeys: vec![0xffff],
+            ..Self::default()
+        }
+    }
+}
+
+/// What is wrong with subnet administration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    #[default]
+    None,
+    Silent,
+    /// Silent after so many answers.
+    Dies(u32),
+    /// Busy so many times.
+    Busy(u32),
+    /// Hands out only the first MAD of a table.
+    Cuts,
+    /// Refuses an attribute with a status.
+    Refuses(Attribute, u16),
+    /// Does not answer about one LID.
+    SilentAbout(u16),
+    /// Takes the mask query and matches nothing: all ports come.
+    IgnoresMask,
+}
+
+struct Due {
+    at: Instant,
+    number: u64,
+    event: Event,
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Due {}
+
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Due {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.number).cmp(&(other.at, other.number))
+    }
+}
+
+/// A subnet.
+pub struct Subnet {
+    pub(crate) ports: BTreeMap<u16, ModelPort>,
+    pub(crate) matches_mask: bool,
+    pub(crate) trouble: Trouble,
+    /// How many bytes wider than needed its records are, in words of 8.
+    pub(crate) wider: u16,
+    /// How long a datagram is on its way.
+    pub(crate) latency: Duration,
+    /// How long subnet administration works on a question; it does one after another.
+    pub(crate) service: Duration,
+    busy_until: Instant,
+    now: Instant,
+    started: Instant,
+    due: BinaryHeap<Reverse<Due>>,
+    sent: u64,
+    answered: u32,
+    most_under_way: usize,
+    pub(crate) asked: BTreeMap<(u8, u16), u64>,
+}
+
+impl Subnet {
+    /// A subnet with these ports, from LID 3 on.
+    pub(crate) fn new(ports: impl IntoIterator<Item = ModelPort>) -> Self {
+        let now = Instant::now();
+        Self {
+            ports: (OWN_LID + 1..).zip(ports).collect(),
+            matches_mask: true,
+            trouble: Trouble::None,
+            wider: 0,
+            latency: Duration::from_micros(20),
+            service: Duration::from_micros(10),
+            busy_until: now,
+            now,
+            started: now,
+            due: BinaryHeap::new(),
+            sent: 0,
+            answered: 0,
+            most_under_way: 0,
+            asked: BTreeMap::new(),
+        }
+    }
+
+    /// A subnet of `ports` ports, of which `targets` have one SRP target each, spread evenly. Its subnet
+    /// administration matches capability masks or does not.
+    #[must_use]
+    pub fn sized(ports: u16, targets: u16, matches_mask: bool) -> Self {
+        let every = (ports / targets.max(1)).max(1);
+        let port = |n: u16| match n.is_multiple_of(every) && n / every < targets {
+            true => ModelPort::target(0x0002_c903_0000_0000 + u64::from(n)),
+            false => ModelPort::plain(0x0002_c903_0000_0000 + u64::from(n)),
+        };
+        let mut subnet = Self::new((0..ports).map(port));
+        subnet.matches_mask = matches_mask;
+        subnet
+    }
+
+    /// The local port that looks into it.
+    #[must_use]
+    pub fn local_port() -> Port {
+        Port {
+            name: PortName {
+                device: "mlx5_0".into(),
+                number: 1,
+            },
+            link_layer: LinkLayer::InfiniBand,
+            state: PortState::Active,
+            lid: OWN_LID,
+            sm_lid: SM_LID,
+            sm_sl: 0,
+            node_guid: None,
+            gids: vec![GidEntry {
+                index: 0,
+                gid: Gid::new(PREFIX, Guid(0x00ff)),
+                kind: None,
+                interface: None,
+            }],
+            pkeys: vec![(0, PKey::DEFAULT)],
+            umad: Some("/dev/infiniband/umad0".into()),
+        }
+    }
+
+    /// How many MADs were sent.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// How much time has passed in the model.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.now - self.started
+    }
+
+    /// How many questions were under way at once at most.
+    #[must_use]
+    pub fn most_under_way(&self) -> usize {
+        self.most_under_way
+    }
+
+    fn arrives(&mut self, at: Instant, event: Event) {
+        let number = self.sent;
+        self.due.push(Reverse(Due { at, number, event }));
+        self.most_under_way = self.most_under_way.max(self.due.len());
+    }
+
+    fn lid_of(&self, gid: [u8; 16]) -> Option<u16> {
+        let guid = Gid(gid).interface().0;
+        self.ports.iter().find(|(_, p)| p.guid == guid).map(|(lid, _)| *lid)
+    }
+
+    fn port_info(&self, lid: u16) -> Vec<u8> {
+        let mut record = PortInfoRecord::new_zeroed();
+        record.end_port_lid = U16::new(lid);
+        record.lid = U16::new(lid);
+        record.gid_prefix = U64::new(PREFIX);
+        record.capability_mask = U32::new(self.ports[&lid].capability_mask);
+        self.laid_out(record.as_bytes(), 64)
+    }
+
+    fn node(&self, lid: u16) -> Vec<u8> {
+        let mut record = NodeRecord::new_zeroed();
+        record.lid = U16::new(lid);
+        record.node_type = if self.ports[&lid].switch { 2 } else { 1 };
+        record.port_guid = U64::new(self.ports[&lid].guid);
+        record.node_guid = record.port_guid;
+        self.laid_out(record.as_bytes(), 112)
+    }
+
+    fn laid_out(&self, start: &[u8], len: usize) -> Vec<u8> {
+        let mut record = start.to_vec();
+        record.resize(len + usize::from(self.wider) * 8, 0);
+        record
+    }
+
+    fn path(&self, asked: &PathRecord, any_partition: bool) -> Option<Vec<u8>> {
+        let lid = match asked.dlid.get() {
+            0 => self.lid_of(asked.dgid)?,
+            lid => lid,
+        };
+        let port = self.ports.get(&lid)?;
+        let wanted = asked.pkey();
+        // Limited members do not see each other.
+        let shares = |key: &&u16| {
+            let key = PKey(**key);
+            any_partition || key.partition() == wanted.partition() && (key.is_full_member() || wanted.is_full_member())
+        };
+        let shared = port.pkeys.iter().find(shares)?;
+        let mut record = *asked;
+        if any_partition {
+            record.pkey = U16::new(*shared);
+        }
+        record.dlid = U16::new(lid);
+        record.dgid = Gid::new(PREFIX, Guid(port.guid)).0;
+        record.qos_sl = U16::new(2);
+        Some(record.as_bytes().to_vec())
+    }
+
+    /// The records that answer a question, and the status.
+    fn records(&self, asked: &SaMad, attribute: Attribute) -> (Vec<Vec<u8>>, u16) {
+        let by_lid = u16::from_be_bytes([asked.data[0], asked.data[1]]);
+        let known = self.ports.contains_key(&by_lid);
+        let masked = asked.header.modifier.get() == 1 << 31;
+        match attribute {
+            Attribute::PORT_INFO_RECORD if masked => {
+                let all = self.trouble == Trouble::IgnoresMask;
+                let wanted = self
+                    .ports
+                    .iter()
+                    .filter(|(_, p)| all || p.capability_mask & IS_DEVICE_MANAGEMENT_SUPPORTED != 0);
+                (wanted.map(|(lid, _)| self.port_info(*lid)).collect(), 0)
+            }
+            Attribute::NODE_RECORD if asked.header.method == Method::GET_TABLE.0 => {
+                (self.ports.keys().map(|lid| self.node(*lid)).collect(), 0)
+            }
+            Attribute::PORT_INFO_RECORD if known => (vec![self.port_info(by_lid)], 0),
+            Attribute::NODE_RECORD if known => (vec![self.node(by_lid)], 0),
+            Attribute::PATH_RECORD => match self.path(&asked.record(), asked.component_mask.get() & (1 << 13) == 0) {
+                Some(path) => (vec![path], 0),
+                None => (vec![], 0x0300),
+            },
+            Attribute::INFORM_INFO => (vec![asked.data.to_vec()], 0),
+            Attribute::SA_CLASS_PORT_INFO => {
+                let info = ClassPortInfo {
+                    base_version: 1,
+                    class_version: 2,
+                    capability_mask: U16::new(if self.matches_mask {
+                        SA_MATCHES_CAPABILITY_MASK
+                    } else {
+                        0
+                    }),
+                    ..ClassPortInfo::default()
+                };
+                (vec![info.as_bytes().to_vec()], 0)
+            }
+            Attribute::PORT_INFO_RECORD | Attribute::NODE_RECORD => (vec![], 0x0300),
+            _ => (vec![], 0x000c),
+        }
+    }
+
+    /// The bytes of an answer, as the kernel hands them out.
+    fn subnet_answer(&self, asked: &SaMad, attribute: Attribute) -> Vec<u8> {
+        let (records, mut status) = self.records(asked, attribute);
+        if let Trouble::Refuses(what, with) = self.trouble
+            && what == attribute
+        {
+            status = with;
+        }
+        let table = asked.header.method == Method::GET_TABLE.0;
+        let data = records.concat();
+        let mut answer = *asked;
+        answer.header.method = Method(asked.header.method).response().0;
+        answer.header.status = U16::new(status);
+        answer.data = [0; SA_DATA_LEN];
+        if status != 0 {
+            return answer.as_bytes().to_vec();
+        }
+        let head = data.len().min(SA_DATA_LEN);
+        answer.data[..head].copy_from_slice(&data[..head]);
+        if !table {
+            return answer.as_bytes().to_vec();
+        }
+        answer.attribute_offset = U16::new(records.first().map_or(0, |r| (r.len() / 8) as u16));
+        answer.rmpp = Rmpp {
+            version: 1,
+            kind: Rmpp::DATA,
+            flags: Rmpp::ACTIVE | Rmpp::FIRST,
+            segment: U32::new(1),
+            payload: U32::new(20 + data.len() as u32),
+            ..Rmpp::default()
+        };
+        if data.len() <= SA_DATA_LEN {
+            answer.rmpp.flags |= Rmpp::LAST;
+        }
+        let mut bytes = answer.as_bytes().to_vec();
+        bytes.truncate(SA_DATA_OFFSET + head);
+        if self.trouble != Trouble::Cuts {
+            bytes.extend(&data[head..]);
+        }
+        bytes
+    }
+
+    fn ask_administration(&mut self, asked: &SaMad, attribute: Attribute) -> Option<(Instant, Vec<u8>)> {
+        self.answered += 1;
+        let lid = u16::from_be_bytes([asked.data[0], asked.data[1]]);
+        let by_lid = matches!(attribute, Attribute::PORT_INFO_RECORD | Attribute::NODE_RECORD);
+        match self.trouble {
+            Trouble::Silent => return None,
+            Trouble::Dies(after) if self.answered > after => return None,
+            Trouble::SilentAbout(silent) if by_lid && lid == silent => return None,
+            _ => {}
+        }
+        self.busy_until = self.busy_until.max(self.now + self.latency) + self.service;
+        let at = self.busy_until + self.latency;
+        if let Trouble::Busy(times) = self.trouble
+            && self.answered <= times
+        {
+            let mut busy = *asked;
+            busy.header.method = Method(asked.header.method).response().0;
+            busy.header.status = U16::new(1);
+            return Some((at, busy.as_bytes().to_vec()));
+        }
+        Some((at, self.subnet_answer(asked, attribute)))
+    }
+
+    fn ask_agent(&mut self, lid: u16, asked: &Mad) -> Option<(Instant, Vec<u8>)> {
+        let port = self.ports.get(&lid).filter(|port| !port.silent)?;
+        let answer = port.agent.as_ref()?.answer(asked);
+        Some((self.now + 2 * self.latency, answer.as_bytes().to_vec()))
+    }
+}
+
+impl MadTransport for Subnet {
+    fn now(&self) -> Instant {
+        self.now
+    }
+
+    fn send(&mut self, to: &Address, mad: &[u8; MAD_LEN], patience: Patience) -> Result<(), SendError> {
+        let request = Mad::parse(mad).map_err(|error| SendError {
+            to: to.to_string(),
+            cause: io::Error::other(error),
+            remedy: "",
+        })?;
+        self.sent += 1;
+        let attribute = request.attribute();
+        *self.asked.entry((attribute.class, attribute.id)).or_default() += 1;
+        let answer = match attribute.class {
+            class::SUBNET_ADMINISTRATION if to.lid == SM_LID => {
+                self.ask_administration(&SaMad::from_mad(request), attribute)
+            }
+            class::DEVICE_MANAGEMENT => self.ask_agent(to.lid, request),
+            _ => None,
+        };
+        match answer {
+            Some((at, bytes)) => {
+                let from = Source {
+                    lid: to.lid,
+                    qpn: 1,
+                    gid: None,
+                };
+                self.arrives(at, Event::Mad { from, bytes });
+            }
+            None => {
+                let tid = request.tid_low();
+                self.arrives(self.now + patience.total(), Event::Unanswered { tid });
+            }
+        }
+        Ok(())
+    }
+
+    fn respond(&mut self, _: &Address, _: &[u8; MAD_LEN]) -> Result<(), SendError> {
+        Ok(())
+    }
+
+    fn receive(&mut self, until: Instant) -> Result<Event, TransportError> {
+        match self.due.peek() {
+            Some(Reverse(due)) if due.at <= until => {
+                self.now = self.now.max(due.at);
+                let due = self.due.pop().map(|Reverse(due)| due.event);
+                Ok(due.unwrap_or(Event::Idle))
+            }
+            _ => {
+                self.now = self.now.max(until);
+                Ok(Event::Idle)
+            }
+        }
+    }
+}

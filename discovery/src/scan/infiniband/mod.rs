@@ -1,0 +1,234 @@
+//! One InfiniBand port: what its subnet administration knows (IBA chapter 15), and the agents behind that.
+//!
+//! Every question is a [`Job`]; an answer may bring further ones. Jobs run side by side, bounded in number: those
+//! that ask subnet administration apart from those that ask agents, so that neither starves the other.
+
+mod job;
+mod subnet;
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use srp_addressing::{Gid, PKey};
+
+use super::run::add_unit;
+use super::{Progress, ScanOptions, ScanReport, Severity};
+use crate::device_management::{IoUnit, Step, Survey, SurveyError};
+use crate::ports::{LinkLayer, Port};
+use crate::targets::SeenThrough;
+use crate::transport::{Address, Exchange, MadTransport, Next, Ticket, TransportError};
+use job::{EndPort, Job, Place, Running};
+pub use subnet::SubnetError;
+
+/// How often a question is put again to a subnet administration that is busy.
+const BUSY_TRIES: u8 = 5;
+/// After the first time; doubled after each.
+const BUSY_PAUSE: Duration = Duration::from_millis(200);
+/// After so many questions without an answer, one after another, subnet administration is taken for gone.
+const MAX_SILENCE: u32 = 8;
+
+/// Asks everybody whom the subnet of `port` knows, and adds what they say to the report.
+pub(super) fn scan_port(
+    port: &Port,
+    transport: impl MadTransport,
+    options: &ScanOptions,
+    report: &mut ScanReport,
+    progress: &mut dyn FnMut(&Progress),
+) {
+    if port.sm_lid == 0 || port.lid == 0 {
+        return report.problem(Severity::Error, Some(port), None, SubnetError::NoManager);
+    }
+    let at_once = options.at_once.max(1) + options.subnet_at_once.max(1);
+    let mut scan = Scan {
+        port,
+        options,
+        exchange: Exchange::new(transport, options.subnet_patience, at_once),
+        to_subnet: VecDeque::new(),
+        to_agents: VecDeque::new(),
+        later: Vec::new(),
+        running: HashMap::new(),
+        agents_running: 0,
+        silence: 0,
+        asked: 0,
+        end_ports: Vec::new(),
+        found: Vec::new(),
+        report,
+    };
+    scan.begin();
+    if let Err(error) = scan.work(progress) {
+        scan.report.problem(Severity::Error, Some(port), None, error);
+    }
+    scan.finish();
+}
+
+struct Scan<'a, T> {
+    port: &'a Port,
+    options: &'a ScanOptions,
+    exchange: Exchange<T>,
+    to_subnet: VecDeque<Job>,
+    to_agents: VecDeque<(Place, Address, Gid)>,
+    /// Jobs that a busy subnet administration has put off.
+    later: Vec<(Instant, Job)>,
+    running: HashMap<Ticket, Running>,
+    /// How many surveys have started and not ended.
+    agents_running: usize,
+    silence: u32,
+    asked: u64,
+    /// The ports that have an agent, in the order in which they were found.
+    end_ports: Vec<EndPort>,
+    found: Vec<(Place, Result<IoUnit, SurveyError>)>,
+    report: &'a mut ScanReport,
+}
+
+impl<T: MadTransport> Scan<'_, T> {
+    fn begin(&mut self) {
+        if self.options.destinations.is_empty() {
+            return self.to_subnet.push_back(Job::class_port_info());
+        }
+        for destination in &self.options.destinations {
+            match destination.address {
+                std::net::IpAddr::V6(v6) => self.seek(Gid(v6.octets()), destination.to_string()),
+                std::net::IpAddr::V4(_) => {
+                    let name = destination.to_string();
+                    self.problem(Severity::Note, &name, SubnetError::NotAGid);
+                }
+            }
+        }
+    }
+
+    fn work(&mut self, progress: &mut dyn FnMut(&Progress)) -> Result<(), TransportError> {
+        loop {
+            self.start();
+            if self.running.is_empty() && self.later.is_empty() {
+                return Ok(());
+            }
+            let now = self.exchange.now();
+            let until = self.later.iter().map(|(at, _)| *at).min();
+            match self.exchange.next(until.unwrap_or(now + Duration::from_secs(3600)))? {
+                Next::Idle | Next::Report { .. } => {}
+                Next::Ended((ticket, result)) => {
+                    self.asked += 1;
+                    match self.running.remove(&ticket) {
+                        Some(Running::Subnet(job)) => self.subnet_answered(job, result),
+                        Some(Running::Agent(place, survey, since)) => {
+                            let step = survey.answered(result);
+                            self.step(place, step, since);
+                        }
+                        Some(Running::Way(place, survey, since)) => {
+                            let step = self.way_answered(survey, result);
+                            self.step(place, step, since);
+                        }
+                        None => {}
+                    }
+                    progress(&self.progress());
+                }
+            }
+        }
+    }
+
+    fn progress(&self) -> Progress {
+        let left = self.exchange.open() + self.to_subnet.len() + self.to_agents.len() + self.later.len();
+        Progress {
+            port: self.port.name.clone(),
+            asked: self.asked,
+            left: left as u64,
+            units: self.found.iter().filter(|(_, outcome)| outcome.is_ok()).count(),
+        }
+    }
+
+    /// Starts what there is room for.
+    fn start(&mut self) {
+        let now = self.exchange.now();
+        let (due, later) = self.later.drain(..).partition::<Vec<_>, _>(|(at, _)| *at <= now);
+        self.later = later;
+        self.to_subnet.extend(due.into_iter().map(|(_, job)| job));
+        // Each survey that has started has one question under way.
+        while self.running.len() - self.agents_running < self.options.subnet_at_once.max(1) {
+            let Some(job) = self.to_subnet.pop_front() else { break };
+            let query = self.to_subnet_administration(job.question(self.port, &self.end_ports));
+            let ticket = self.exchange.submit(query);
+            self.running.insert(ticket, Running::Subnet(job));
+        }
+        while self.agents_running < self.options.at_once.max(1) {
+            let Some((place, to, gid)) = self.to_agents.pop_front() else {
+                break;
+            };
+            let (survey, first) = Survey::start(to, gid, &self.port.pkeys);
+            let ticket = self.exchange.submit(first);
+            self.agents_running += 1;
+            let since = self.exchange.now();
+            self.running
+                .insert(ticket, Running::Agent(place, job::Asked(survey), since));
+        }
+    }
+
+    /// Goes on with a survey.
+    fn step(&mut self, place: Place, (mut survey, step): (job::Asked, Step), since: Instant) {
+        let late = self.exchange.now() - since >= self.options.destination_limit;
+        let outcome = match step {
+            Step::Done(outcome) => outcome,
+            _ if late => survey.0.out_of_time(),
+            Step::Ask(query) => {
+                let ticket = self.exchange.submit(*query);
+                self.running.insert(ticket, Running::Agent(place, survey, since));
+                return;
+            }
+            Step::FindPath { gid, pkey } => match self.way_to(gid, pkey) {
+                Some(query) => {
+                    let ticket = self.exchange.submit(query);
+                    self.running.insert(ticket, Running::Way(place, survey, since));
+                    return;
+                }
+                None => {
+                    let step = survey.0.path(Err("this port has no GID of its own"));
+                    return self.step(place, (survey, step), since);
+                }
+            },
+        };
+        self.agents_running -= 1;
+        self.found.push((place, outcome));
+    }
+
+    /// Puts what was found into the report, in the order of the ports and of the P_Key table.
+    fn finish(mut self) {
+        if self.exchange.strays() > 0 {
+            tracing::debug!(port = %self.port.name, strays = self.exchange.strays(), "datagrams that answered nothing");
+        }
+        self.found.sort_by_key(|(place, _)| *place);
+        for (place, outcome) in self.found {
+            let Some(end_port) = self.end_ports.get(place.end_port) else {
+                continue;
+            };
+            let name = end_port.name();
+            match outcome {
+                Ok(unit) => {
+                    let seen = SeenThrough {
+                        port: self.port.name.clone(),
+                        link_layer: LinkLayer::InfiniBand,
+                        pkey: place.pkey,
+                        rdma_cm: None,
+                    };
+                    add_unit(self.port, &name, unit, seen, self.report);
+                }
+                Err(error) => {
+                    // It has said that it has an agent, or the caller has named it.
+                    let severity = if end_port.given.is_some() {
+                        Severity::Error
+                    } else {
+                        Severity::Warning
+                    };
+                    self.report.problem(severity, Some(self.port), Some(&name), error);
+                }
+            }
+        }
+    }
+
+    fn problem(&mut self, severity: Severity, destination: &str, error: SubnetError) {
+        self.report.problem(severity, Some(self.port), Some(destination), error);
+    }
+
+    /// The P_Keys of this port that paths are asked for: each partition once per membership.
+    fn pkeys(&self) -> Vec<PKey> {
+        self.port.pkeys.iter().map(|(_, key)| *key).collect()
+    }
+}

@@ -1,0 +1,314 @@
+use std::time::Duration;
+
+use srp_addressing::{Gid, Guid, PKey};
+
+use super::*;
+use crate::listing::{LineOptions, ListingOptions, add_target_line, io_unit};
+use crate::mad::{Attribute, ClassPortInfo, MadStatus};
+use crate::model::subnet::{ModelPort, PREFIX, Subnet, Trouble};
+use crate::model::{Agent, Controller, Mischief};
+use crate::neighbours::Neighbour;
+
+struct Nobody;
+
+impl Neighbours for Nobody {
+    fn list(&mut self) -> Result<Vec<Neighbour>, NeighboursError> {
+        Ok(vec![])
+    }
+
+    fn look_for(&mut self, _: &[(std::net::IpAddr, Option<String>)]) {}
+}
+
+fn scan_from(port: Port, subnet: Subnet, options: &ScanOptions) -> ScanReport {
+    let mut subnet = Some(subnet);
+    let open = |_: &Port| Ok(subnet.take().unwrap());
+    discover_with(&[port], &mut Nobody, open, options, &mut |_| {}).unwrap()
+}
+
+fn scan(subnet: Subnet) -> ScanReport {
+    scan_from(Subnet::local_port(), subnet, &ScanOptions::default())
+}
+
+/// Three ports without an agent, two with one, and a switch.
+fn subnet() -> Subnet {
+    let mut switch = ModelPort::plain(0x50);
+    switch.switch = true;
+    Subnet::new([
+        ModelPort::plain(0x10),
+        ModelPort::target(0xa1),
+        ModelPort::plain(0x11),
+        ModelPort::target(0xa2),
+        switch,
+        ModelPort::plain(0x12),
+    ])
+}
+
+fn lines(report: &ScanReport) -> Vec<String> {
+    let line = |target| add_target_line(target, &LineOptions::default()).unwrap();
+    report.targets.iter().map(line).collect()
+}
+
+fn line(guid: u64, pkey: &str) -> String {
+    format!(
+        "id_ext={guid:016x},ioc_guid={guid:016x},dgid=fe80000000000000{guid:016x},pkey={pkey},service_id={guid:016x}"
+    )
+}
+
+fn both() -> Vec<String> {
+    vec![line(0xa1, "ffff"), line(0xa2, "ffff")]
+}
+
+fn problems(report: &ScanReport) -> Vec<String> {
+    report.problems.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn by_capability_mask_and_by_nodes() {
+    let masked = scan(subnet());
+    assert_eq!((lines(&masked), problems(&masked)), (both(), vec![]));
+    assert_eq!(masked.targets[0].lid, 4);
+    let text = io_unit(&masked.units[0].unit, None, ListingOptions::default());
+    assert!(
+        text.contains("port LID:        0004\n    port GID:        fe8000000000000000000000000000a1\n"),
+        "{text}"
+    );
+
+    let mut old = subnet();
+    old.matches_mask = false;
+    let report = scan(old);
+    assert_eq!((lines(&report), problems(&report)), (both(), vec![]));
+}
+
+#[test]
+fn an_administration_that_does_as_it_likes() {
+    let troubles = [
+        Trouble::IgnoresMask,
+        Trouble::Refuses(Attribute::PORT_INFO_RECORD, 0x000c),
+        Trouble::Refuses(Attribute::SA_CLASS_PORT_INFO, 0x000c),
+        Trouble::Busy(3),
+    ];
+    for trouble in troubles {
+        let mut odd = subnet();
+        // By nodes each port is asked for its PortInfoRecord, which this one refuses altogether.
+        let refused = matches!(trouble, Trouble::Refuses(Attribute::PORT_INFO_RECORD, _));
+        odd.trouble = trouble.clone();
+        odd.wider = 3;
+        let report = scan(odd);
+        if refused {
+            assert_eq!(
+                (report.targets.len(), report.problems.len()),
+                (0, 5),
+                "{:?}",
+                problems(&report)
+            );
+        } else {
+            assert_eq!((lines(&report), problems(&report)), (both(), vec![]), "{trouble:?}");
+        }
+    }
+}
+
+#[test]
+fn an_administration_that_is_silent_or_dies() {
+    let mut silent = subnet();
+    silent.trouble = Trouble::Silent;
+    let report = scan(silent);
+    let [problem] = &report.problems[..] else {
+        panic!("{:?}", problems(&report))
+    };
+    assert_eq!(problem.severity, Severity::Error);
+    assert!(
+        problem
+            .to_string()
+            .contains("LID 0x0001 to ClassPortInfo after 4 tries of 2000 ms"),
+        "{problem}"
+    );
+
+    // One LID alone.
+    let mut half = subnet();
+    half.trouble = Trouble::SilentAbout(4);
+    let report = scan(half);
+    assert_eq!(lines(&report), [line(0xa2, "ffff")]);
+    assert_eq!(report.problems.len(), 1);
+    assert_eq!(report.problems[0].severity, Severity::Warning);
+
+    // A fabric whose manager goes away is not asked for hours.
+    let mut dies = Subnet::sized(2000, 20, false);
+    dies.trouble = Trouble::Dies(100);
+    let report = scan(dies);
+    let lost = problems(&report)
+        .iter()
+        .filter(|p| p.contains("has stopped answering"))
+        .count();
+    assert!(lost >= 1 && report.problems.len() < 40, "{:?}", problems(&report));
+
+    let mut cuts = Subnet::sized(20, 20, true);
+    cuts.trouble = Trouble::Cuts;
+    let report = scan(cuts);
+    assert!(
+        problems(&report)[0].contains("only the first 200 bytes"),
+        "{:?}",
+        problems(&report)
+    );
+
+    let mut busy = subnet();
+    busy.trouble = Trouble::Busy(u32::MAX);
+    let report = scan(busy);
+    assert!(
+        report.targets.is_empty() && problems(&report)[0].contains("busy"),
+        "{:?}",
+        problems(&report)
+    );
+}
+
+#[test]
+fn a_broken_target_stops_nobody() {
+    let mut broken = subnet();
+    broken.ports.get_mut(&4).unwrap().silent = true;
+    let report = scan(broken);
+    assert_eq!(lines(&report), [line(0xa2, "ffff")]);
+    let [problem] = &problems(&report)[..] else {
+        panic!("{:?}", problems(&report))
+    };
+    assert!(problem.starts_with("mlx5_0/1: LID 0x0004: no answer"), "{problem}");
+
+    let mut refuses = subnet();
+    refuses
+        .ports
+        .get_mut(&4)
+        .unwrap()
+        .agent
+        .as_mut()
+        .unwrap()
+        .io_unit_info_status = MadStatus::BAD_METHOD_ATTRIBUTE.0;
+    let report = scan(refuses);
+    assert_eq!(lines(&report), [line(0xa2, "ffff")]);
+    assert_eq!(report.problems.len(), 1);
+}
+
+#[test]
+fn partitions() {
+    let mut port = Subnet::local_port();
+    port.pkeys = vec![(0, PKey(0x7fff)), (3, PKey(0x8001)), (4, PKey(0x8002))];
+    let mut subnet = subnet();
+    subnet.ports.get_mut(&4).unwrap().pkeys = vec![0xffff, 0x8002, 0x0001];
+    subnet.ports.get_mut(&6).unwrap().pkeys = vec![0x8005];
+    let report = scan_from(port, subnet, &ScanOptions::default());
+    assert_eq!(
+        lines(&report),
+        [line(0xa1, "7fff"), line(0xa1, "8001"), line(0xa1, "8002")]
+    );
+    let [problem] = &report.problems[..] else {
+        panic!("{:?}", problems(&report))
+    };
+    assert_eq!(problem.severity, Severity::Warning);
+    let text = problem.to_string();
+    assert!(
+        text.contains("shares no partition") && text.contains("7fff, 8001, 8002"),
+        "{text}"
+    );
+}
+
+#[test]
+fn ports_that_are_named() {
+    let gid = Gid::new(PREFIX, Guid(0xa2));
+    let plain = Gid::new(PREFIX, Guid(0x11));
+    let unknown = Gid::new(PREFIX, Guid(0x99));
+    let options = ScanOptions {
+        destinations: [gid, plain, unknown]
+            .iter()
+            .map(|gid| gid.to_string().parse().unwrap())
+            .collect(),
+        ..ScanOptions::default()
+    };
+    let report = scan_from(Subnet::local_port(), subnet(), &options);
+    assert_eq!(lines(&report), [line(0xa2, "ffff")]);
+    assert_eq!(report.units[0].unit.lid, 6);
+    assert_eq!(report.problems.len(), 2, "{:?}", problems(&report));
+    assert!(report.problems.iter().all(|p| p.severity == Severity::Error));
+}
+
+#[test]
+fn redirections() {
+    let elsewhere = |lid: u16, gid: Option<Gid>| {
+        let info = ClassPortInfo {
+            redirect_lid: lid.into(),
+            redirect_gid: gid.map_or([0; 16], |gid| gid.0),
+            ..ClassPortInfo::default()
+        };
+        let mut subnet = subnet();
+        subnet.ports.get_mut(&4).unwrap().agent.as_mut().unwrap().redirect = Some(info);
+        let behind = Agent::with([(1, Controller::srp(0xbb))]);
+        subnet.ports.get_mut(&5).unwrap().agent = Some(behind);
+        scan(subnet)
+    };
+    let behind = Gid::new(PREFIX, Guid(0x11));
+    for report in [elsewhere(5, Some(behind)), elsewhere(0, Some(behind))] {
+        assert_eq!(problems(&report), Vec::<String>::new());
+        assert_eq!(report.targets[0].id_ext, "00000000000000bb");
+        assert_eq!((report.units[0].unit.lid, report.units[0].unit.gid), (5, behind));
+    }
+    // Home, by GID alone.
+    let home = elsewhere(0, Some(Gid::new(PREFIX, Guid(0xa1))));
+    assert_eq!((lines(&home), problems(&home)), (both(), vec![]));
+    let lost = elsewhere(0, Some(Gid::new(PREFIX, Guid(0x99))));
+    assert_eq!(lines(&lost), [line(0xa2, "ffff")]);
+    assert!(problems(&lost)[0].contains("knows no way"), "{:?}", problems(&lost));
+}
+
+#[test]
+fn a_port_without_a_manager() {
+    let mut port = Subnet::local_port();
+    port.sm_lid = 0;
+    let report = scan_from(port, subnet(), &ScanOptions::default());
+    assert!(
+        problems(&report)[0].contains("knows no subnet manager"),
+        "{:?}",
+        problems(&report)
+    );
+}
+
+#[test]
+fn many_ports_many_targets() {
+    for matches_mask in [true, false] {
+        let mut told = 0;
+        let mut last = None;
+        let mut subnet = Some(Subnet::sized(10_000, 500, matches_mask));
+        let open = |_: &Port| Ok(subnet.take().unwrap());
+        let mut progress = |progress: &Progress| {
+            told += 1;
+            last = Some(progress.clone());
+        };
+        let report = discover_with(
+            &[Subnet::local_port()],
+            &mut Nobody,
+            open,
+            &ScanOptions::default(),
+            &mut progress,
+        );
+        let report = report.unwrap();
+        assert_eq!(
+            (report.targets.len(), report.units.len(), report.problems.len()),
+            (500, 500, 0)
+        );
+        let last = last.unwrap();
+        assert_eq!((last.left, last.units, last.asked), (0, 500, told));
+    }
+}
+
+#[test]
+fn agents_that_misbehave_cost_only_themselves() {
+    // The exchange below is the same as over RoCE; here it is the combination with many others that counts.
+    let mut subnet = Subnet::sized(200, 100, true);
+    for (n, port) in subnet.ports.values_mut().filter(|p| p.agent.is_some()).enumerate() {
+        port.silent = n % 3 == 0;
+        if n % 3 == 1 {
+            port.agent.as_mut().unwrap().mischief = Mischief::None;
+        }
+    }
+    let options = ScanOptions {
+        destination_limit: Duration::from_secs(30),
+        ..ScanOptions::default()
+    };
+    let report = scan_from(Subnet::local_port(), subnet, &options);
+    assert_eq!((report.targets.len(), report.problems.len()), (66, 34));
+}
