@@ -100,6 +100,7 @@ impl SrpBackend {
             read_arena: (read_arena.region, read_arena.len),
             write_arena: (write_arena.region, write_arena.len),
             max_transfer,
+            lun_reset: true,
         });
         self.arenas.push((qp, read_arena, write_arena));
         self.watch_completions(out);

@@ -8,11 +8,15 @@ use std::collections::VecDeque;
 
 use super::buffer::ArenaSpace;
 use super::login::Granted;
+use super::mutation::{Mutated, Mutation};
 use super::request::{Key, SessionKey};
+use super::task::Ladder;
 use crate::fabric::{QueuePairId, RegionId, WorkError};
 use crate::time::Instant;
 use crate::wire::WireError;
 
+/// Send slots for task management: LOGICAL UNIT RESET follows an ABORT TASK that is not answered.
+const TASK_SLOTS: u16 = 2;
 /// Send slots for our answers to the target's requests.
 const ANSWER_SLOTS: u16 = 4;
 /// Receive slots beyond one per request: the target's own requests.
@@ -23,7 +27,7 @@ const EXTRA_RECEIVES: u16 = 4;
 pub struct SlotPlan {
     /// Commands at once.
     pub commands: u16,
-    /// Send slots: commands, one task management function, answers.
+    /// Send slots: commands, task management, answers.
     pub sends: u16,
     /// Receive slots. All but the last are always posted; the last is posted when the channel ends, behind all
     /// others: its flush says that the target's last access is over.
@@ -39,8 +43,8 @@ impl SlotPlan {
         let commands = queue_size.min(most).clamp(1, 4096);
         Self {
             commands,
-            sends: commands + 1 + ANSWER_SLOTS,
-            receives: commands + 1 + EXTRA_RECEIVES + 1,
+            sends: commands + TASK_SLOTS + ANSWER_SLOTS,
+            receives: commands + TASK_SLOTS + EXTRA_RECEIVES + 1,
         }
     }
 }
@@ -62,6 +66,9 @@ pub struct ChannelSetup {
     pub write_arena: (RegionId, u32),
     /// The longest data buffer of one command.
     pub max_transfer: u32,
+    /// A logical unit that does not answer may be reset; to be switched off where it is shared, as a reset ends
+    /// everybody's commands.
+    pub lun_reset: bool,
 }
 
 /// Why a channel went down.
@@ -77,7 +84,7 @@ pub enum ChannelError {
     #[error("protocol error by the target: {0}")]
     Protocol(&'static str),
     /// A command was not answered in time.
-    #[error("a command was not answered within {0} s")]
+    #[error("a command was not answered within {0} s, nor could it be ended")]
     Timeout(u64),
     /// SRP_T_LOGOUT.
     #[error("the target logged out: {0}")]
@@ -96,7 +103,14 @@ pub(super) enum Slot {
         request: Key,
         sending: bool,
         answered: bool,
+        /// A LOGICAL UNIT RESET was sent behind it.
+        reset: bool,
         deadline: Instant,
+    },
+    /// A task management function, until both completions are in.
+    Task {
+        sending: bool,
+        answered: bool,
     },
     /// An answer to the target, until its SEND completes.
     Answer,
@@ -115,6 +129,7 @@ pub(super) struct Channel {
     pub(super) slots: Vec<Slot>,
     generation: Vec<u32>,
     free_commands: Vec<u16>,
+    free_tasks: Vec<u16>,
     free_answers: Vec<u16>,
     /// Answers owed to the target, waiting for a slot: encoded opcode and tag.
     pub(super) owed_answers: VecDeque<(AnswerKind, u64)>,
@@ -136,6 +151,13 @@ pub(super) struct Channel {
     pub(super) starved: Option<Instant>,
     /// Times a command met no credit.
     pub(super) zero_credit: u64,
+    pub(super) lun_reset: bool,
+    /// What is being done about an overdue command.
+    pub(super) ladder: Option<Ladder>,
+    /// Functions sent: ABORT TASK, LOGICAL UNIT RESET.
+    pub(super) aborts: u64,
+    pub(super) resets: u64,
+    pub(super) mutated: Mutated,
 }
 
 /// Which answer the target is owed.
@@ -146,9 +168,10 @@ pub(super) enum AnswerKind {
 }
 
 impl Channel {
-    pub(super) fn new(setup: &ChannelSetup, session_index: usize) -> Self {
+    pub(super) fn new(setup: &ChannelSetup, session_index: usize, mutated: Mutated) -> Self {
         let plan = setup.plan;
-        let answers = plan.commands + 1..plan.sends;
+        let tasks = plan.commands..plan.commands + TASK_SLOTS;
+        let answers = tasks.end..plan.sends;
         Self {
             qp: setup.qp,
             session: setup.session,
@@ -160,6 +183,7 @@ impl Channel {
             generation: vec![0; usize::from(plan.sends)],
             free_commands: (0..plan.commands).rev().collect(),
             owed_answers: VecDeque::with_capacity(answers.len()),
+            free_tasks: tasks.collect(),
             free_answers: answers.collect(),
             sends_posted: 0,
             receives_posted: 0,
@@ -174,6 +198,11 @@ impl Channel {
             flushed: false,
             starved: None,
             zero_credit: 0,
+            lun_reset: setup.lun_reset,
+            ladder: None,
+            aborts: 0,
+            resets: 0,
+            mutated,
         }
     }
 
@@ -183,7 +212,8 @@ impl Channel {
 
     /// Whether a command can be started: a slot, and a credit beyond the one for task management.
     pub(super) fn can_start(&mut self) -> bool {
-        if self.credits <= 1 {
+        let kept = i64::from(!self.mutated.is(Mutation::LastCreditUsed));
+        if self.credits <= kept {
             self.zero_credit += 1;
             return false;
         }
@@ -203,6 +233,7 @@ impl Channel {
             request,
             sending: false,
             answered: false,
+            reset: false,
             deadline,
         };
         Some(slot)
@@ -217,7 +248,7 @@ impl Channel {
 
     /// Whether a claimed command may be sent: the target may have taken credit back since the claim.
     pub(super) fn may_send(&self) -> bool {
-        self.credits + i64::from(self.unsent) > 1
+        self.credits + i64::from(self.unsent) > 1 || self.mutated.is(Mutation::CreditNotChecked)
     }
 
     /// The slot of the marker: posted when the channel ends.
@@ -225,23 +256,20 @@ impl Channel {
         self.plan.receives - 1
     }
 
-    /// The tag of the command in a slot.
+    /// The tag of the command or function in a slot.
     pub(super) fn tag(&self, slot: u16) -> u64 {
         u64::from(self.generation[usize::from(slot)]) << 16 | u64::from(slot)
     }
 
-    /// The slot of an unanswered command with this tag.
+    /// The slot of an unanswered command or function with this tag.
     pub(super) fn slot_of_tag(&self, tag: u64) -> Option<u16> {
         let slot = (tag & 0xffff) as u16;
         let live = matches!(
             self.slots.get(usize::from(slot))?,
-            Slot::Command {
-                sending: _,
-                answered: false,
-                ..
-            }
+            Slot::Command { answered: false, .. } | Slot::Task { answered: false, .. }
         );
-        (live && self.tag(slot) == tag).then_some(slot)
+        let fresh = self.tag(slot) == tag || self.mutated.is(Mutation::StaleTagAccepted);
+        (live && fresh).then_some(slot)
     }
 
     pub(super) fn free_command(&mut self, slot: u16) {
@@ -251,6 +279,27 @@ impl Channel {
         if self.commands_out == 0 {
             self.next_check = None;
         }
+    }
+
+    /// Takes a slot and a credit for a task management function, also the last credit.
+    pub(super) fn claim_task(&mut self) -> Option<u16> {
+        if self.credits + i64::from(self.unsent) < 1 && !self.mutated.is(Mutation::TaskWithoutCredit) {
+            return None;
+        }
+        let slot = self.free_tasks.pop()?;
+        self.credits -= 1;
+        let index = usize::from(slot);
+        self.generation[index] = self.generation[index].wrapping_add(1);
+        self.slots[index] = Slot::Task {
+            sending: true,
+            answered: false,
+        };
+        Some(slot)
+    }
+
+    pub(super) fn free_task(&mut self, slot: u16) {
+        self.slots[usize::from(slot)] = Slot::Free;
+        self.free_tasks.push(slot);
     }
 
     pub(super) fn claim_answer(&mut self) -> Option<u16> {
@@ -269,34 +318,33 @@ impl Channel {
         self.next_check = Some(self.next_check.map_or(deadline, |at| at.min(deadline)));
     }
 
-    /// The requests of commands overdue at `now`; sets the time of the next look.
-    pub(super) fn overdue(&mut self, now: Instant) -> bool {
+    /// The unanswered command that is overdue for longest, and its deadline; sets the time of the next look.
+    pub(super) fn overdue(&mut self, now: Instant) -> Option<(u16, Instant)> {
         if self.next_check.is_none_or(|at| at > now) {
-            return false;
+            return None;
         }
-        let mut next: Option<Instant> = None;
-        for slot in &self.slots {
-            let Slot::Command {
+        let mut first: Option<(u16, Instant)> = None;
+        for (number, slot) in (0u16..).zip(&self.slots[..usize::from(self.plan.commands)]) {
+            if let Slot::Command {
                 answered: false,
                 deadline,
                 ..
             } = *slot
-            else {
-                continue;
-            };
-            if deadline <= now {
-                return true;
+                && first.is_none_or(|(_, earliest)| deadline < earliest)
+            {
+                first = Some((number, deadline));
             }
-            next = Some(next.map_or(deadline, |at| at.min(deadline)));
         }
-        self.next_check = next;
-        false
+        self.next_check = first.map(|(_, deadline)| deadline);
+        first.filter(|(_, deadline)| *deadline <= now)
     }
 
     /// Nothing of ours can be touched by the target any more (the DMA rule): the marker was flushed and all work
     /// requests have come back, or there is no queue pair any more.
     pub(super) fn is_quiet(&self) -> bool {
-        self.closing.is_some() && self.flushed && self.sends_posted == 0 && self.receives_posted == 0
+        let proven = self.flushed || self.mutated.is(Mutation::NoMarker);
+        let sends = self.sends_posted == 0 || self.mutated.is(Mutation::SendsNotAwaited);
+        self.closing.is_some() && proven && sends && self.receives_posted == 0
     }
 
     /// The queue pair was destroyed: no completion will come.
@@ -339,8 +387,10 @@ mod tests {
                 read_arena: (RegionId(0), 1 << 20),
                 write_arena: (RegionId(1), 1 << 20),
                 max_transfer: 1 << 20,
+                lun_reset: true,
             },
             0,
+            Mutated::default(),
         )
     }
 
@@ -350,8 +400,8 @@ mod tests {
             SlotPlan::new(128, 62),
             SlotPlan {
                 commands: 62,
-                sends: 67,
-                receives: 68
+                sends: 68,
+                receives: 69
             }
         );
         assert_eq!(SlotPlan::new(16, 62).commands, 15);

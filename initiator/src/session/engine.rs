@@ -7,6 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use super::channel::{Channel, ChannelError, ChannelSetup};
+use super::mutation::{Mutated, Mutation};
 use super::queue::Queue;
 use super::request::{
     BlockOperation, BlockRequest, BlockResult, ControlReply, ControlRequest, Key, LunKey, Purpose, Request, RequestId,
@@ -22,9 +23,11 @@ const BATCH: usize = 256;
 /// Time limits of an engine.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// A command of a disk is answered within this, or its channel is given up.
+    /// A command of a disk is answered within this, or the target is asked to end it.
     pub command: Duration,
-    /// A request the target keeps refusing as busy fails after this.
+    /// ABORT TASK, then LOGICAL UNIT RESET, take no longer than this each, or the channel is given up.
+    pub task: Duration,
+    /// A request that does not succeed, however often it is sent again, fails after this.
     pub busy: Duration,
     /// Pause before a refused request is sent again.
     pub backoff: Duration,
@@ -34,6 +37,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             command: Duration::from_secs(30),
+            task: Duration::from_secs(5),
             busy: Duration::from_secs(120),
             backoff: Duration::from_millis(100),
         }
@@ -146,6 +150,7 @@ pub struct Engine<F> {
     completions: Vec<Completion>,
     /// A pass has something to dispatch.
     pub(super) dirty: bool,
+    pub(super) mutated: Mutated,
 }
 
 impl<F: Fabric> Engine<F> {
@@ -165,7 +170,15 @@ impl<F: Fabric> Engine<F> {
             events: VecDeque::with_capacity(BATCH * 2),
             completions: Vec::with_capacity(BATCH),
             dirty: false,
+            mutated: Mutated::default(),
         }
+    }
+
+    /// Gives the engine a defect, before it has channels. For the test that the simulator would see it.
+    #[doc(hidden)]
+    #[cfg(debug_assertions)]
+    pub fn mutate(&mut self, mutation: Mutation) {
+        self.mutated = Mutated::by(mutation);
     }
 
     /// The fabric, for what the engine does not do itself.
@@ -184,7 +197,7 @@ impl<F: Fabric> Engine<F> {
     /// When the session has a channel on this reactor already.
     pub fn add_channel(&mut self, setup: &ChannelSetup) {
         let session = self.session(setup.session);
-        let index = vacant(&mut self.channels, Channel::new(setup, session));
+        let index = vacant(&mut self.channels, Channel::new(setup, session, self.mutated));
         self.by_qp.insert(setup.qp, index);
         if let Some(session) = &mut self.sessions[session] {
             assert!(
@@ -297,7 +310,7 @@ impl<F: Fabric> Engine<F> {
             channel.unclaim(slot);
             let why = if ok { BlockError::Transport } else { BlockError::Io };
             self.end(handle.0, Err(why));
-            self.dirty = true;
+            self.dirty = !self.mutated.is(Mutation::UnsuppliedSilently);
             self.settle(index, now);
             return;
         }
@@ -398,7 +411,8 @@ impl<F: Fabric> Engine<F> {
         let checks = self.channels.iter().flatten().filter(|channel| channel.is_open());
         let checks = checks.flat_map(|channel| {
             let starved = channel.starved.filter(|_| channel.credits <= 1);
-            channel.next_check.into_iter().chain(starved)
+            let check = channel.ladder.map_or(channel.next_check, |ladder| Some(ladder.limit));
+            check.into_iter().chain(starved)
         });
         let delayed = self
             .delayed
@@ -430,6 +444,8 @@ impl<F: Fabric> Engine<F> {
             credits: channel.credits,
             commands: channel.commands_out,
             zero_credit: channel.zero_credit,
+            aborts: channel.aborts,
+            resets: channel.resets,
             bytes_in_use: channel.read_space.in_use() + channel.write_space.in_use(),
         })
     }
@@ -451,8 +467,9 @@ impl<F: Fabric> Engine<F> {
             attempts: 0,
             deadline,
             answer: None,
+            told: false,
         });
-        self.push_waiting(key, false);
+        self.push_waiting(key, self.mutated.is(Mutation::LastInFirstOut));
     }
 
     /// The session's place; it is made when it is new.
@@ -481,6 +498,10 @@ pub struct ChannelState {
     pub commands: u32,
     /// Times a command had to wait for credit.
     pub zero_credit: u64,
+    /// ABORT TASK sent.
+    pub aborts: u64,
+    /// LOGICAL UNIT RESET sent.
+    pub resets: u64,
     /// Arena bytes in use.
     pub bytes_in_use: u32,
 }

@@ -7,15 +7,19 @@ mod buffer;
 mod channel;
 mod engine;
 mod login;
+mod mutation;
 mod queue;
 mod receive;
 mod request;
 mod settle;
 mod start;
+mod task;
 
 pub use channel::{ChannelError, ChannelSetup, SlotPlan};
 pub use engine::{ChannelState, DiskSetup, Engine, Event, Handle, Limits};
 pub use login::{ChannelSequence, Granted, LoginError, LoginParameters, reject_reason};
+#[doc(hidden)]
+pub use mutation::Mutation;
 pub use request::{
     BlockOperation, BlockRequest, BlockResult, ControlReply, ControlRequest, LunKey, RequestId, SessionKey,
 };

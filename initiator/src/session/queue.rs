@@ -1,6 +1,7 @@
 //! Who is next: first in, first out within a logical unit, round robin across them.
 
 use super::engine::Engine;
+use super::mutation::Mutation;
 use super::request::{Key, Stage};
 use crate::fabric::Fabric;
 use crate::scsi::{BlockError, Lun};
@@ -99,7 +100,7 @@ impl<F: Fabric> Engine<F> {
         let mut delayed = std::mem::take(&mut self.delayed);
         delayed.retain(|&key| {
             let here = self.requests.get(key).is_some_and(|request| request.queue == queue);
-            if here {
+            if here && !self.mutated.is(Mutation::DelayedForgotten) {
                 self.end(key, Err(why));
             }
             !here
@@ -127,11 +128,15 @@ impl<F: Fabric> Engine<F> {
                 continue;
             };
             match self.start(request, channel, now) {
+                Started::Yes if self.mutated.is(Mutation::NoTurns) => {}
                 Started::Yes => self.next_queue(index),
                 Started::Refused => {}
                 Started::NoBuffer => {
                     // What holds a buffer already, to be sent again, must not wait behind what needs one.
-                    let Some(place) = self.holder(index) else { return };
+                    let place = self.holder(index);
+                    let Some(place) = place.filter(|_| !self.mutated.is(Mutation::HoldersInLine)) else {
+                        return;
+                    };
                     if let Some(session) = &mut self.sessions[index]
                         && let Some(queue) = session.ready.remove(place)
                     {

@@ -2,6 +2,7 @@
 
 use super::channel::{AnswerKind, ChannelError, Slot};
 use super::engine::Engine;
+use super::mutation::Mutation;
 use super::request::{Answer, Purpose, Stage};
 use crate::fabric::{Completion, Fabric, WorkError, WorkKind};
 use crate::scsi::sense::Sense;
@@ -31,7 +32,9 @@ impl<F: Fabric> Engine<F> {
             (WorkKind::Receive, Err(error)) => {
                 channel.receives_posted = channel.receives_posted.saturating_sub(1);
                 // Only this one was certainly posted before the queue pair was put in error.
-                channel.flushed |= completion.slot == channel.marker() && error == WorkError::Flushed;
+                let marker = completion.slot == channel.marker() || self.mutated.is(Mutation::AnyFlushProves);
+                let refused = self.mutated.is(Mutation::RefusedMarkerProves);
+                channel.flushed |= marker && (error == WorkError::Flushed || refused);
                 self.work_failed(index, error, now);
             }
             (WorkKind::Receive, Ok(len)) => {
@@ -78,6 +81,12 @@ impl<F: Fabric> Engine<F> {
                     self.answered(index, slot, request, now);
                 }
             }
+            Some(Slot::Task { sending, answered }) => {
+                *sending = false;
+                if *answered {
+                    channel.free_task(slot);
+                }
+            }
             Some(Slot::Answer) => {
                 channel.free_answer(slot);
                 self.answer_target(index);
@@ -98,12 +107,21 @@ impl<F: Fabric> Engine<F> {
         match FromTarget::parse(iu)? {
             FromTarget::Response(response) => {
                 channel.credits += i64::from(response.request_limit_delta);
+                if response.tag % 7 == 3 {
+                    channel.credits -= i64::from(self.mutated.is(Mutation::CreditDropped));
+                    channel.credits += i64::from(self.mutated.is(Mutation::CreditInvented));
+                }
                 self.dirty = true;
                 let Some(slot) = channel.slot_of_tag(response.tag) else {
                     // Late answers of commands given up are harmless; their slot has a new generation.
                     tracing::warn!(tag = response.tag, "response for no command in flight");
                     return Ok(());
                 };
+                if let Slot::Task { .. } = channel.slots[usize::from(slot)] {
+                    let code = response.response_code;
+                    self.function_answered(index, slot, code, now);
+                    return Ok(());
+                }
                 let Slot::Command {
                     request: key,
                     sending,
@@ -122,7 +140,7 @@ impl<F: Fabric> Engine<F> {
                 *answered = true;
                 let keep_bytes = matches!(request.purpose, Purpose::Control(_));
                 request.answer = Some(answer(&response, keep_bytes));
-                if !sending {
+                if !sending || self.mutated.is(Mutation::AnswerEndsSend) {
                     self.answered(index, slot, key, now);
                 }
                 Ok(())
@@ -130,6 +148,9 @@ impl<F: Fabric> Engine<F> {
             FromTarget::CreditRequest(request) => {
                 channel.credits += i64::from(request.delta);
                 self.dirty = true;
+                if self.mutated.is(Mutation::CreditRequestIgnored) {
+                    return Ok(());
+                }
                 self.owe(index, AnswerKind::Credit, request.tag)
             }
             FromTarget::AsyncEvent(event) => {
@@ -194,17 +215,13 @@ impl<F: Fabric> Engine<F> {
             let session = channel.session_index;
             if channel.is_open() && channel.is_starved(now) {
                 channel.starved = None;
-                if self.is_waiting(session) {
+                if self.is_waiting(session) && !self.mutated.is(Mutation::StarvedForEver) {
                     let reason = ChannelError::Protocol("no credit for as long as a command may take");
                     self.close(index, reason, now);
                 }
                 continue;
             }
-            if channel.is_open() && channel.overdue(now) {
-                let limit = self.limits.command.as_secs();
-                self.close(index, ChannelError::Timeout(limit), now);
-                self.settle(index, now);
-            }
+            self.climb(index, now);
         }
         if self.delayed.is_empty() {
             return;

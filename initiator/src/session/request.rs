@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::fabric::Extent;
 use crate::scsi::sense::Sense;
-use crate::scsi::{BlockError, Cdb, Lun};
+use crate::scsi::{BlockError, Cdb, Lun, outcome};
 use crate::time::Instant;
 
 /// The engine's name for a logical unit; the same on every reactor, chosen by the control side.
@@ -61,7 +61,7 @@ pub struct ControlRequest {
     pub cdb: Cdb,
     /// Room for data in, in bytes.
     pub data_in: u32,
-    /// Given up after this long.
+    /// Given up after this long: its end is reported then, and the target asked to end it too.
     pub timeout: Duration,
 }
 
@@ -118,6 +118,8 @@ pub(super) struct Request {
     pub(super) deadline: Instant,
     /// The target's answer, while the SEND has yet to complete.
     pub(super) answer: Option<Answer>,
+    /// Its end was reported already; only its memory is still with the target.
+    pub(super) told: bool,
 }
 
 /// A response, as far as it outlives the IU it came in.
@@ -133,6 +135,20 @@ pub(super) struct Answer {
     pub(super) overflow: bool,
     /// Response code other than 0 (SRP r16a table 25): the target did not take the command.
     pub(super) refused: Option<u8>,
+}
+
+impl Answer {
+    /// What a completed task management function stands for: the command was not carried out to its end, and is over.
+    pub(super) fn aborted() -> Self {
+        Self {
+            status: outcome::TASK_ABORTED,
+            sense: None,
+            sense_bytes: Vec::new(),
+            underflow: 0,
+            overflow: false,
+            refused: None,
+        }
+    }
 }
 
 /// Index of a request in the slab.

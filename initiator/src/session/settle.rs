@@ -2,6 +2,7 @@
 
 use super::channel::{Channel, ChannelError, Slot};
 use super::engine::{Engine, Event, Handle};
+use super::mutation::Mutation;
 use super::request::{Answer, BlockOperation, BlockResult, ControlReply, Key, Purpose, Stage};
 use super::start::Transfer;
 use crate::fabric::{Extent, Fabric};
@@ -33,6 +34,9 @@ impl<F: Fabric> Engine<F> {
         match verdict {
             Verdict::Done { transferred } => self.succeeded(key, transfer, transferred),
             Verdict::Fail(why) => self.end(key, Err(why)),
+            Verdict::RetryAfterBackoff(_) if self.mutated.is(Mutation::BusyIsGood) => {
+                self.succeeded(key, transfer, len);
+            }
             Verdict::RetryNow(_) | Verdict::RetryAfterBackoff(_) => self.retry(key, verdict, now),
         }
     }
@@ -41,6 +45,7 @@ impl<F: Fabric> Engine<F> {
         let Some(request) = self.requests.get_mut(key) else {
             return;
         };
+        let in_full = self.mutated.is(Mutation::ShortReadInFull);
         match (transfer, request.extent, request.channel, &request.purpose) {
             (Transfer::ToInitiator(_), Some(extent), Some(index), Purpose::Block(block)) => {
                 request.stage = Stage::Returned;
@@ -48,10 +53,12 @@ impl<F: Fabric> Engine<F> {
                     return;
                 };
                 channel.extents_lent += 1;
-                let extent = Extent {
-                    len: transferred.min(extent.len),
-                    ..extent
+                let len = if in_full {
+                    extent.len
+                } else {
+                    transferred.min(extent.len)
                 };
+                let extent = Extent { len, ..extent };
                 let data = Event::Data {
                     id: block.id,
                     handle: Handle(key),
@@ -85,6 +92,12 @@ impl<F: Fabric> Engine<F> {
             };
             return self.end(key, Err(why));
         }
+        if self.mutated.is(Mutation::RetryWithoutBuffer) && request.filled {
+            self.release_early(key);
+        }
+        let Some(request) = self.requests.get_mut(key) else {
+            return;
+        };
         if matches!(verdict, Verdict::RetryNow(_)) {
             return self.push_waiting(key, true);
         }
@@ -92,11 +105,24 @@ impl<F: Fabric> Engine<F> {
         self.delayed.push(key);
     }
 
+    /// A deliberate defect.
+    fn release_early(&mut self, key: Key) {
+        if let Some(request) = self.requests.get(key)
+            && let (Some(extent), Some(index)) = (request.extent, request.channel)
+            && let Some(channel) = &mut self.channels[index]
+        {
+            channel.write_space.release(extent);
+        }
+    }
+
     fn reply(&mut self, key: Key, answer: Answer) {
         let Some(request) = self.requests.get(key) else { return };
         let Purpose::Control(control) = &request.purpose else {
             return;
         };
+        if request.told {
+            return self.forget(key);
+        }
         let id = control.id;
         let mut data = Vec::new();
         if let (Some(extent), Some(index)) = (request.extent, request.channel)
@@ -139,8 +165,14 @@ impl<F: Fabric> Engine<F> {
                 }),
             },
         };
+        let told = request.told;
         self.forget(key);
-        self.events.push_back(event);
+        if self.mutated.is(Mutation::DoneTwice) && key % 8 == 3 {
+            self.events.push_back(event.clone());
+        }
+        if !told {
+            self.events.push_back(event);
+        }
     }
 
     /// Gives a request's extent back and removes it.
@@ -177,6 +209,7 @@ impl<F: Fabric> Engine<F> {
         }
         let (qp, key, session) = (channel.qp, channel.session, channel.session_index);
         channel.closing = Some(reason.clone());
+        channel.ladder = None;
         let marker = channel.marker();
         channel.receives_posted += 1;
         self.fabric.post_receive(qp, marker);
@@ -234,7 +267,9 @@ impl<F: Fabric> Engine<F> {
         );
         self.channels[index] = None;
         self.by_qp.remove(&qp);
-        self.events.push_back(Event::ChannelClosed { qp, session });
+        if !self.mutated.is(Mutation::ClosedSilently) {
+            self.events.push_back(Event::ChannelClosed { qp, session });
+        }
     }
 }
 

@@ -166,6 +166,7 @@ impl<F: Fabric> Engine<F> {
             request: key,
             sending: true,
             answered: false,
+            reset: false,
             deadline,
         };
         channel.watch(deadline);

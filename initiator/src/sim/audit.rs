@@ -14,7 +14,8 @@ impl World {
         if let Some(qp) = late {
             self.broken(rule::DEADLINE, format!("qp{} failed and was not closed", qp.0));
         }
-        let limit = self.spec.limits.command + SLACK;
+        let limits = self.spec.limits;
+        let limit = limits.command + limits.task + limits.task + SLACK;
         let overdue = self.engine.fabric().net.overdue(limit);
         if let Some(what) = overdue {
             self.broken(rule::DEADLINE, what);

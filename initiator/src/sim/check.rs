@@ -45,6 +45,7 @@ impl Checks {
 /// The rules that are checked.
 pub(super) mod rule {
     pub(in crate::sim) const DMA: &str = "DMA rule";
+    pub(in crate::sim) const FENCE: &str = "fence rule";
     pub(in crate::sim) const SEND_SLOT: &str = "send slot touched while its send is in flight";
     pub(in crate::sim) const RECEIVE_SLOT: &str = "receive slot read or posted out of turn";
     pub(in crate::sim) const CREDIT: &str = "credit";

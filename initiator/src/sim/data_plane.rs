@@ -1,6 +1,7 @@
 //! The simulated fabric as the engine uses it, and the books that are kept on that.
 
 use crate::fabric::{Completion, Extent, Fabric, QueuePairId, WorkError, WorkKind};
+use crate::scsi::cdb::Operation;
 use crate::wire::{Data, FromInitiator, FromTarget, MemoryDescriptor, TaskFunction};
 
 use super::check::rule;
@@ -40,9 +41,16 @@ impl SimFabric {
                     at: now,
                     sent: false,
                     answered: false,
+                    serial: 0,
                 };
                 let mut started = qp.leases.start(lease);
                 self.net.posts.push((command.lun.0, command.cdb.bytes));
+                if let Operation::Write { lba, blocks, .. } = command.cdb.operation()
+                    && self.target.may_write(command.lun.0, lba, blocks)
+                {
+                    let what = format!("tag {:#x} while an earlier write may still be carried out", command.tag);
+                    self.net.checks.broken(now, rule::FENCE, what);
+                }
                 if unknown {
                     started = Err("a command describes memory that is not registered".to_owned());
                 }

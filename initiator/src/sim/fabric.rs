@@ -42,7 +42,7 @@ pub struct Refusal {
 #[derive(Debug)]
 pub struct SimFabric {
     pub(super) net: Net,
-    target: Target,
+    pub(super) target: Target,
     next: u32,
 }
 

@@ -20,6 +20,8 @@ pub(super) struct Lease {
     pub(super) at: Instant,
     pub(super) sent: bool,
     pub(super) answered: bool,
+    /// The order of posting, over commands and functions.
+    pub(super) serial: u64,
 }
 
 /// A task management function that may end leases.
@@ -29,6 +31,7 @@ struct Function {
     /// The command it ends; without one, every command of the logical unit.
     task: Option<u64>,
     lun: u64,
+    serial: u64,
 }
 
 /// The leases of one queue pair.
@@ -37,6 +40,7 @@ pub(super) struct Leases {
     leases: Vec<Lease>,
     functions: Vec<Function>,
     lent: Vec<Extent>,
+    serial: u64,
     /// The queue pair was flushed behind the last access.
     flushed: bool,
 }
@@ -55,7 +59,9 @@ impl Leases {
     }
 
     /// Starts a lease; says what stands against it.
-    pub(super) fn start(&mut self, lease: Lease) -> Result<(), String> {
+    pub(super) fn start(&mut self, mut lease: Lease) -> Result<(), String> {
+        self.serial += 1;
+        lease.serial = self.serial;
         let mut objection = Ok(());
         if let Some((extent, _)) = lease.data {
             if let Some(other) = self.holder(extent) {
@@ -75,7 +81,9 @@ impl Leases {
 
     /// Notes a task management function: its completion is as good as an answer.
     pub(super) fn function(&mut self, tag: u64, task: Option<u64>, lun: u64) {
-        self.functions.push(Function { tag, task, lun });
+        self.serial += 1;
+        let serial = self.serial;
+        self.functions.push(Function { tag, task, lun, serial });
     }
 
     /// The engine was told that the SEND of a slot is over.
@@ -97,7 +105,7 @@ impl Leases {
                 for lease in &mut self.leases {
                     lease.answered |= match function.task {
                         Some(task) => lease.tag == task,
-                        None => lease.lun == function.lun,
+                        None => lease.lun == function.lun && lease.serial < function.serial,
                     };
                 }
             }

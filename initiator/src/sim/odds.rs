@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
+use crate::wire::TaskResponse;
+
 /// A span of time to draw from, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
@@ -101,6 +103,14 @@ pub struct Odds {
     pub async_event: u16,
     /// Per response: SRP_T_LOGOUT follows, and the target closes.
     pub logout: u16,
+    /// Per task management function: it is not answered.
+    pub task_silent: u16,
+    /// Per task management function: it takes seconds.
+    pub task_late: u16,
+    /// Per task management function: it is answered, but not with "complete".
+    pub task_refused: u16,
+    /// Per task management function: a response to the command it ended follows.
+    pub task_stray: u16,
     /// Per IU to the target: the queue pair breaks on our side.
     pub break_local: u16,
     /// Per IU to the target: nothing gets through any more, in either direction.
@@ -147,6 +157,16 @@ impl Odds {
                 *rate = rng.u16(1..=12);
             }
         }
+        for rate in [
+            &mut odds.task_silent,
+            &mut odds.task_late,
+            &mut odds.task_refused,
+            &mut odds.task_stray,
+        ] {
+            if rng.u8(0..3) == 0 {
+                *rate = rng.u16(1..=500);
+            }
+        }
         if rng.u8(0..8) == 0 {
             odds.refuse_post = 200;
         }
@@ -173,6 +193,24 @@ pub enum CreditPolicy {
     ByRequest,
     /// None at all.
     Never,
+}
+
+/// What shall become of a task management function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Function {
+    /// Done and answered at once.
+    Done,
+    /// Done and answered after this long.
+    Late(Duration),
+    /// Never answered.
+    Silent {
+        /// It is done all the same.
+        done: bool,
+    },
+    /// Not done, and answered with this.
+    Answered(TaskResponse),
+    /// Done; a response to the command it ended comes behind its own.
+    DoneWithResponse,
 }
 
 /// What shall become of one command of a disk.

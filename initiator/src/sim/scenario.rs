@@ -97,9 +97,11 @@ impl Scenario {
             queue_size: *rng.choice(&[1, 4, 32]).unwrap_or(&32),
             arena: max_transfer * rng.u32(1..=4),
             max_transfer,
+            lun_reset: rng.u8(0..4) > 0,
             sessions,
             relogin: Some(Span::micros(0, 3_000_000)),
             unsupplied: if rng.u8(0..4) == 0 { 30 } else { 0 },
+            mutation: None,
         };
         Self {
             world,
@@ -122,7 +124,15 @@ impl Scenario {
 /// # Errors
 /// With a report when a rule was broken.
 pub fn run_seed(seed: u64) -> Result<World, String> {
-    let scenario = Scenario::from_seed(seed);
+    run(&Scenario::from_seed(seed))
+}
+
+/// Runs a scenario to its end.
+///
+/// # Errors
+/// With a report when a rule was broken.
+pub fn run(scenario: &Scenario) -> Result<World, String> {
+    let seed = scenario.world.seed;
     let mut world = World::new(scenario.world.clone());
     world.fabric().set_odds(scenario.odds);
     let mut left = scenario.requests;
@@ -130,7 +140,7 @@ pub fn run_seed(seed: u64) -> Result<World, String> {
         let busy = world.client.pending.len();
         if busy < scenario.depth {
             left -= 1;
-            world.ask(&scenario);
+            world.ask(scenario);
             let pause = scenario.think.draw(&mut world.rng);
             world.run_for(pause)?;
         } else {

@@ -4,7 +4,7 @@ use srp_addressing::PortId;
 
 use super::odds::{Profile, Span};
 use super::target::TargetProfile;
-use crate::session::Limits;
+use crate::session::{Limits, Mutation};
 
 /// A session of the world.
 #[derive(Clone, Debug)]
@@ -32,12 +32,17 @@ pub struct WorldSpec {
     pub arena: u32,
     /// The longest transfer of one command.
     pub max_transfer: u32,
+    /// Logical units may be reset.
+    pub lun_reset: bool,
     /// The sessions.
     pub sessions: Vec<SessionSpec>,
     /// A session that lost its channel logs in again after this.
     pub relogin: Option<Span>,
     /// How often per mille the client cannot supply a write's data.
     pub unsupplied: u16,
+    /// A defect of the engine (in builds with debug assertions).
+    #[doc(hidden)]
+    pub mutation: Option<Mutation>,
 }
 
 impl Default for WorldSpec {
@@ -50,12 +55,14 @@ impl Default for WorldSpec {
             queue_size: 32,
             arena: 1 << 20,
             max_transfer: 256 << 10,
+            lun_reset: true,
             sessions: vec![SessionSpec {
                 port: PortId([1; 16]),
                 luns: vec![0],
             }],
             relogin: None,
             unsupplied: 0,
+            mutation: None,
         }
     }
 }

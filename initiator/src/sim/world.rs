@@ -89,6 +89,10 @@ impl World {
             failures: Vec::new(),
             spec,
         };
+        #[cfg(debug_assertions)]
+        if let Some(mutation) = world.spec.mutation {
+            world.engine.mutate(mutation);
+        }
         for index in 0..world.spec.sessions.len() {
             world.login(u32::try_from(index).unwrap_or(u32::MAX));
             for lun in world.spec.sessions[index].luns.clone() {
@@ -254,6 +258,7 @@ impl World {
                     read_arena: (SimQueuePair::READ_ARENA, arena),
                     write_arena: (SimQueuePair::WRITE_ARENA, arena),
                     max_transfer: self.spec.max_transfer,
+                    lun_reset: self.spec.lun_reset,
                 };
                 self.sessions[session as usize].qp = Some(connect.qp);
                 self.engine.add_channel(&setup);

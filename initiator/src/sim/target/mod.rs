@@ -3,6 +3,7 @@
 
 mod credit;
 mod disk;
+mod function;
 mod login;
 mod pages;
 mod task;
@@ -13,14 +14,13 @@ use srp_addressing::PortId;
 
 use super::check::rule;
 use super::net::Net;
-use super::odds::{CreditPolicy, Injection};
+use super::odds::{CreditPolicy, Function, Injection};
 use crate::fabric::QueuePairId;
 use crate::scsi::Cdb;
 use crate::scsi::cdb::Operation;
 use crate::wire::command::immediate_data;
 use crate::wire::{
-    Command, Data, FromInitiator, IMMEDIATE_DATA_OFFSET, LogoutReason, Response, TargetLogout, TaskFunction,
-    TaskManagement, TaskResponse,
+    Command, Data, FromInitiator, IMMEDIATE_DATA_OFFSET, LogoutReason, Response, TargetLogout, TaskManagement,
 };
 
 use credit::Credit;
@@ -111,6 +111,8 @@ pub(super) enum Step {
     Task(u64),
     /// Credit that was not given with responses is given now.
     Credit(QueuePairId),
+    /// Of a task management function.
+    Function(u64),
 }
 
 /// See the module's text.
@@ -120,6 +122,12 @@ pub struct Target {
     disks: BTreeMap<u64, Disk>,
     channels: BTreeMap<QueuePairId, TargetChannel>,
     tasks: BTreeMap<u64, Task>,
+    /// Task management functions that take their time.
+    functions: BTreeMap<u64, (QueuePairId, TaskManagement)>,
+    /// What shall become of the next ones.
+    function_fates: VecDeque<Function>,
+    /// So many commands that do not touch the medium hang.
+    hanging: u32,
     serial: u64,
     tag: u64,
     /// Numbers of writes answered GOOD and complete.
@@ -134,6 +142,9 @@ impl Target {
             disks,
             channels: BTreeMap::new(),
             tasks: BTreeMap::new(),
+            functions: BTreeMap::new(),
+            function_fates: VecDeque::new(),
+            hanging: 0,
             serial: 0,
             tag: 0,
             good: BTreeSet::new(),
@@ -156,6 +167,16 @@ impl Target {
         if let Some(disk) = self.disks.get_mut(&lun) {
             disk.injections.push_back(what);
         }
+    }
+
+    /// What shall become of the next task management functions, in order.
+    pub fn arrange(&mut self, what: Function) {
+        self.function_fates.push_back(what);
+    }
+
+    /// The next commands that do not touch the medium are never answered.
+    pub fn hang_control(&mut self, count: u32) {
+        self.hanging = count;
     }
 
     /// The contents of a disk; empty when there is none.
@@ -250,49 +271,6 @@ impl Target {
         self.serial += 1;
         let task = Task::new(qp, tag, lun, command.cdb, memory, buffer);
         self.admit(self.serial, task, net);
-    }
-
-    fn manage(&mut self, qp: QueuePairId, function: TaskManagement, net: &mut Net) {
-        let Some(channel) = self.channels.get_mut(&qp) else {
-            return;
-        };
-        if !channel.credit.consume() {
-            net.broken(rule::CREDIT, "task management without credit");
-        }
-        let aborted: Vec<u64> = self
-            .tasks
-            .iter()
-            .filter(|(_, task)| match function.function {
-                TaskFunction::AbortTask => task.qp == qp && task.tag == function.task_tag,
-                TaskFunction::AbortTaskSet => task.qp == qp && task.lun == function.lun.0,
-                _ => task.lun == function.lun.0,
-            })
-            .map(|(serial, _)| *serial)
-            .collect();
-        for serial in &aborted {
-            if let Some(task) = self.tasks.remove(serial)
-                && let Some(channel) = self.channels.get_mut(&task.qp)
-            {
-                channel.outstanding -= 1;
-                channel.credit.owe();
-            }
-        }
-        let failed = function.function == TaskFunction::AbortTask && aborted.is_empty();
-        let result = if failed {
-            TaskResponse::Failed
-        } else {
-            TaskResponse::Complete
-        };
-        let response = Response {
-            tag: function.tag,
-            request_limit_delta: self.delta(qp, net),
-            status: 0,
-            data_out_residual: None,
-            data_in_residual: None,
-            response_code: result.code(),
-            sense: None,
-        };
-        self.send_response(qp, &response, net);
     }
 
     /// Sends a response.

@@ -89,6 +89,16 @@ impl Task {
         }
     }
 
+    /// The blocks a write has yet to write.
+    pub(super) fn write_range(&self) -> Option<(u64, u32)> {
+        match self.cdb.operation() {
+            Operation::Write { lba, blocks, .. } if matches!(self.stage, Stage::Fetch | Stage::Execute) => {
+                Some((lba, blocks))
+            }
+            _ => None,
+        }
+    }
+
     fn touches_medium(&self) -> bool {
         matches!(
             self.cdb.operation(),
@@ -115,6 +125,9 @@ impl Target {
                 .get_mut(&task.lun)
                 .and_then(|disk| disk.injections.pop_front());
             queued.or_else(|| roll(net, task.memory.len()))
+        } else if self.hanging > 0 {
+            self.hanging -= 1;
+            Some(Injection::Swallow { executed: false })
         } else {
             None
         };
@@ -149,6 +162,7 @@ impl Target {
         let serial = match step {
             Step::Task(serial) => serial,
             Step::Credit(qp) => return self.credit_step(qp, net),
+            Step::Function(serial) => return self.function_step(serial, net),
         };
         let Some(task) = self.tasks.get_mut(&serial) else {
             return;
@@ -358,7 +372,7 @@ fn roll(net: &mut Net, len: u32) -> Option<Injection> {
         return Some(Injection::Swallow { executed: rng.bool() });
     }
     if Odds::hit(rng, odds.slow) {
-        let time = std::time::Duration::from_millis(rng.u64(100..25_000));
+        let time = std::time::Duration::from_millis(rng.u64(100..45_000));
         return Some(Injection::Slow(time));
     }
     None

@@ -1,0 +1,131 @@
+//! Deliberate defects of the engine, for the test that proves the simulator sees them.
+//!
+//! They exist in builds with debug assertions only: in others [`Mutated`] is empty, every question is answered
+//! with a constant `false`, and no code is left of them.
+
+/// A defect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutation {
+    /// A command ends with its answer, while its SEND may be in flight.
+    AnswerEndsSend,
+    /// A response now and then returns one credit less than it says.
+    CreditDropped,
+    /// A response now and then returns one credit more than it says.
+    CreditInvented,
+    /// Commands take the credit kept for task management.
+    LastCreditUsed,
+    /// Credit taken back between claim and SEND is not noticed.
+    CreditNotChecked,
+    /// A tag is told by its slot alone.
+    StaleTagAccepted,
+    /// A channel is over when its queue pair returned all requests; nothing proves that accesses ended.
+    NoMarker,
+    /// Any flushed receive stands for the marker.
+    AnyFlushProves,
+    /// A marker that was refused stands for one that was flushed.
+    RefusedMarkerProves,
+    /// A channel is over while SENDs are in flight.
+    SendsNotAwaited,
+    /// New requests go before older ones of their unit.
+    LastInFirstOut,
+    /// A unit keeps its turn as long as it has requests.
+    NoTurns,
+    /// The buffer of a write that is sent again is given back first.
+    RetryWithoutBuffer,
+    /// A short read is reported in full.
+    ShortReadInFull,
+    /// SRP_CRED_REQ is not answered.
+    CreditRequestIgnored,
+    /// BUSY is taken for success.
+    BusyIsGood,
+    /// What holds a buffer waits behind what needs one.
+    HoldersInLine,
+    /// What waits for the end of a pause is forgotten when its queue fails.
+    DelayedForgotten,
+    /// A target that gives no credit is waited for.
+    StarvedForEver,
+    /// A write whose data could not be had leaves the others waiting.
+    UnsuppliedSilently,
+    /// An end is reported twice.
+    DoneTwice,
+    /// A channel's end is not reported.
+    ClosedSilently,
+    /// Overdue commands are not acted on.
+    NoTimeout,
+    /// A command is taken for over when its time is, without asking the target.
+    TimeoutEnds,
+    /// Any response to ABORT TASK is taken for "complete".
+    AbortNotExamined,
+    /// The response to LOGICAL UNIT RESET ends all commands of the channel.
+    ResetEndsAll,
+    /// Commands posted behind LOGICAL UNIT RESET are ended by it.
+    ResetEndsLater,
+    /// An unanswered ABORT TASK is waited for.
+    NoEscalation,
+    /// Task management is sent without credit.
+    TaskWithoutCredit,
+}
+
+impl Mutation {
+    /// Every defect there is.
+    pub const ALL: &[Self] = &[
+        Self::AnswerEndsSend,
+        Self::CreditDropped,
+        Self::CreditInvented,
+        Self::LastCreditUsed,
+        Self::CreditNotChecked,
+        Self::StaleTagAccepted,
+        Self::NoMarker,
+        Self::AnyFlushProves,
+        Self::RefusedMarkerProves,
+        Self::SendsNotAwaited,
+        Self::LastInFirstOut,
+        Self::NoTurns,
+        Self::RetryWithoutBuffer,
+        Self::ShortReadInFull,
+        Self::CreditRequestIgnored,
+        Self::BusyIsGood,
+        Self::HoldersInLine,
+        Self::DelayedForgotten,
+        Self::StarvedForEver,
+        Self::UnsuppliedSilently,
+        Self::DoneTwice,
+        Self::ClosedSilently,
+        Self::NoTimeout,
+        Self::TimeoutEnds,
+        Self::AbortNotExamined,
+        Self::ResetEndsAll,
+        Self::ResetEndsLater,
+        Self::NoEscalation,
+        Self::TaskWithoutCredit,
+    ];
+}
+
+/// The defect an engine has, if any.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Mutated {
+    #[cfg(debug_assertions)]
+    mutation: Option<Mutation>,
+}
+
+impl Mutated {
+    #[cfg(debug_assertions)]
+    pub(super) const fn by(mutation: Mutation) -> Self {
+        Self {
+            mutation: Some(mutation),
+        }
+    }
+
+    /// Whether the engine has this defect.
+    #[cfg(debug_assertions)]
+    pub(super) fn is(self, mutation: Mutation) -> bool {
+        self.mutation == Some(mutation)
+    }
+
+    /// Whether the engine has this defect.
+    #[cfg(not(debug_assertions))]
+    #[inline]
+    pub(super) const fn is(self, _mutation: Mutation) -> bool {
+        false
+    }
+}

@@ -1,0 +1,312 @@
+//! Task management: what is done about a command that is not answered in time.
+//!
+//! The ladder has three rungs: ABORT TASK on the command's own channel, LOGICAL UNIT RESET, the channel's end. Only
+//! the response "complete" says that the target is done with a command's memory and with the medium (SRP r16a 6.9,
+//! SAM-5 7); without it the next rung follows. A channel is on one ladder at a time, that of the command overdue for
+//! longest, and a rung ends at a fixed time after that command's limit: however many commands are overdue, none of
+//! them is out for longer than [`Limits::command`](super::Limits::command) and twice
+//! [`Limits::task`](super::Limits::task).
+
+use std::time::Duration;
+
+use super::channel::{Channel, ChannelError, Slot};
+use super::engine::{Engine, Event};
+use super::mutation::Mutation;
+use super::request::{Answer, Key, Purpose, Stage};
+use crate::fabric::Fabric;
+use crate::scsi::{BlockError, Lun};
+use crate::time::Instant;
+use crate::wire::{TaskFunction, TaskManagement, TaskResponse};
+
+/// The tag of a function that is not about one command.
+const NO_TASK: u64 = u64::MAX;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rung {
+    Abort,
+    Reset,
+}
+
+/// What is being done about an overdue command.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ladder {
+    slot: u16,
+    tag: u64,
+    lun: Lun,
+    rung: Rung,
+    /// When the command became overdue.
+    deadline: Instant,
+    /// When the next rung follows.
+    pub(super) limit: Instant,
+    /// The tag of this rung's function, once it is sent.
+    function: Option<u64>,
+}
+
+impl Channel {
+    /// The rung a command of this deadline is on, and that rung's end; none: the channel's end.
+    fn rung(&self, deadline: Instant, now: Instant, limit: Duration) -> Option<(Rung, Instant)> {
+        let (abort, reset) = (deadline + limit, deadline + limit + limit);
+        if now < abort {
+            Some((Rung::Abort, abort))
+        } else if self.lun_reset && now < reset {
+            Some((Rung::Reset, reset))
+        } else {
+            None
+        }
+    }
+}
+
+impl<F: Fabric> Engine<F> {
+    /// Acts on commands that are overdue.
+    pub(super) fn climb(&mut self, index: usize, now: Instant) {
+        while let Some(channel) = self.channels[index].as_mut().filter(|channel| channel.is_open()) {
+            let Some(ladder) = channel.ladder else {
+                let Some((slot, deadline)) = channel.overdue(now) else {
+                    return;
+                };
+                match self.mutated_overdue(index, slot, now) {
+                    Some(true) => continue,
+                    Some(false) => return,
+                    None => {}
+                }
+                self.begin(index, slot, deadline, now);
+                continue;
+            };
+            if channel.slot_of_tag(ladder.tag) != Some(ladder.slot) {
+                // It was answered meanwhile.
+                channel.ladder = None;
+            } else if ladder.limit <= now && !self.mutated.is(Mutation::NoEscalation) {
+                self.next_rung(index, ladder, now);
+            } else if ladder.function.is_none() {
+                return self.send_function(index);
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// Deliberate defects; whether the ladder is looked at again.
+    fn mutated_overdue(&mut self, index: usize, slot: u16, now: Instant) -> Option<bool> {
+        if self.mutated.is(Mutation::NoTimeout) {
+            let channel = self.channels[index].as_mut()?;
+            channel.next_check = None;
+            return Some(false);
+        }
+        self.mutated.is(Mutation::TimeoutEnds).then(|| {
+            self.ended_by_target(index, slot, now);
+            true
+        })
+    }
+
+    /// Steps on the ladder for an overdue command.
+    fn begin(&mut self, index: usize, slot: u16, deadline: Instant, now: Instant) {
+        let limit = self.limits.task;
+        let Some(channel) = &mut self.channels[index] else {
+            return;
+        };
+        let Slot::Command { request, .. } = channel.slots[usize::from(slot)] else {
+            return;
+        };
+        let Some((rung, limit)) = channel.rung(deadline, now, limit) else {
+            return self.time_out(index, now);
+        };
+        let tag = channel.tag(slot);
+        let lun = self.lun_of(request);
+        tracing::warn!(tag, ?lun, ?rung, "a command is overdue");
+        if let Some(channel) = &mut self.channels[index] {
+            channel.ladder = Some(Ladder {
+                slot,
+                tag,
+                lun,
+                rung,
+                deadline,
+                limit,
+                function: None,
+            });
+        }
+        self.tell_overdue(request);
+    }
+
+    /// Whoever asked for a control command waits for it no longer than it said; the command stays with the target.
+    fn tell_overdue(&mut self, key: Key) {
+        let Some(request) = self.requests.get_mut(key) else {
+            return;
+        };
+        if let (Purpose::Control(control), false) = (&request.purpose, request.told) {
+            request.told = true;
+            let (id, result) = (control.id, Err(BlockError::Timeout));
+            self.events.push_back(Event::Reply { id, result });
+        }
+    }
+
+    fn next_rung(&mut self, index: usize, ladder: Ladder, now: Instant) {
+        let limit = self.limits.task;
+        let Some(channel) = &mut self.channels[index] else {
+            return;
+        };
+        let reset = ladder.deadline + limit + limit;
+        if ladder.rung == Rung::Reset || !channel.lun_reset || reset <= now {
+            return self.time_out(index, now);
+        }
+        channel.ladder = Some(Ladder {
+            rung: Rung::Reset,
+            limit: reset,
+            function: None,
+            ..ladder
+        });
+    }
+
+    fn time_out(&mut self, index: usize, now: Instant) {
+        let limit = self.limits.command.as_secs();
+        self.close(index, ChannelError::Timeout(limit), now);
+    }
+
+    /// Sends the function of the rung a channel is on, when there is credit and a slot.
+    fn send_function(&mut self, index: usize) {
+        let Some(channel) = &mut self.channels[index] else {
+            return;
+        };
+        let Some(ladder) = channel.ladder else { return };
+        let Some(slot) = channel.claim_task() else { return };
+        let tag = channel.tag(slot);
+        let (function, task_tag) = match ladder.rung {
+            Rung::Abort => (TaskFunction::AbortTask, ladder.tag),
+            Rung::Reset => (TaskFunction::LogicalUnitReset, NO_TASK),
+        };
+        match ladder.rung {
+            Rung::Abort => channel.aborts += 1,
+            Rung::Reset => channel.resets += 1,
+        }
+        let lun = ladder.lun;
+        let iu = TaskManagement {
+            tag,
+            lun,
+            function,
+            task_tag,
+        };
+        let qp = channel.qp;
+        let Ok(len) = iu.emit(self.fabric.send_slot(qp, slot)) else {
+            // Slots hold 64 bytes at least, the shortest IU length a login may grant.
+            debug_assert!(false, "a task management function does not fit its slot");
+            return;
+        };
+        tracing::warn!(tag, %function, of = task_tag, ?lun, "task management");
+        channel.ladder = Some(Ladder {
+            function: Some(tag),
+            ..ladder
+        });
+        channel.sends_posted += 1;
+        let len = u32::try_from(len).unwrap_or(u32::MAX);
+        self.fabric.post_send(qp, slot, len, None);
+        if ladder.rung == Rung::Reset {
+            self.mark_reset(index, lun);
+        }
+    }
+
+    /// Notes which commands a LOGICAL UNIT RESET ends: those that were sent before it.
+    fn mark_reset(&mut self, index: usize, lun: Lun) {
+        let commands = self.channels[index].as_ref().map_or(0, |channel| channel.plan.commands);
+        for slot in 0..usize::from(commands) {
+            let Some(channel) = &self.channels[index] else { return };
+            let Slot::Command { request, .. } = channel.slots[slot] else {
+                continue;
+            };
+            let posted = self
+                .requests
+                .get(request)
+                .is_some_and(|request| request.stage == Stage::Sent);
+            let concerned = posted && (self.lun_of(request) == lun || self.mutated.is(Mutation::ResetEndsAll));
+            if let Some(channel) = &mut self.channels[index]
+                && let Slot::Command { reset, .. } = &mut channel.slots[slot]
+            {
+                *reset |= concerned;
+            }
+        }
+    }
+
+    /// The response to a task management function.
+    pub(super) fn function_answered(&mut self, index: usize, slot: u16, code: Option<u8>, now: Instant) {
+        let Some(channel) = &mut self.channels[index] else {
+            return;
+        };
+        let tag = channel.tag(slot);
+        if let Slot::Task { sending, answered } = &mut channel.slots[usize::from(slot)] {
+            *answered = true;
+            if !*sending {
+                channel.free_task(slot);
+            }
+        }
+        let result = TaskResponse::from_code(code);
+        tracing::warn!(tag, %result, "task management answered");
+        let Some(ladder) = channel.ladder.filter(|ladder| ladder.function == Some(tag)) else {
+            return;
+        };
+        let complete = result == TaskResponse::Complete;
+        match ladder.rung {
+            Rung::Abort if complete || self.mutated.is(Mutation::AbortNotExamined) => {
+                channel.ladder = None;
+                self.ended_by_target(index, ladder.slot, now);
+            }
+            Rung::Reset if complete => {
+                channel.ladder = None;
+                self.reset_done(index, ladder.lun, now);
+            }
+            Rung::Abort if result == TaskResponse::NotSupported => self.next_rung(index, ladder, now),
+            // "Failed" is also what targets say of a command that has just ended: its response may be behind this
+            // one, and has until the end of the rung.
+            Rung::Abort => {}
+            Rung::Reset => self.time_out(index, now),
+        }
+    }
+
+    fn reset_done(&mut self, index: usize, lun: Lun, now: Instant) {
+        let commands = self.channels[index].as_ref().map_or(0, |channel| channel.plan.commands);
+        for slot in 0..commands {
+            let Some(channel) = &self.channels[index] else { return };
+            let Slot::Command { request, reset, .. } = channel.slots[usize::from(slot)] else {
+                continue;
+            };
+            let later = self.mutated.is(Mutation::ResetEndsLater) && self.lun_of(request) == lun;
+            if reset || later {
+                self.ended_by_target(index, slot, now);
+            }
+        }
+    }
+
+    /// The target says that it is done with a command it did not answer: as if it had answered TASK ABORTED.
+    fn ended_by_target(&mut self, index: usize, slot: u16, now: Instant) {
+        let Some(channel) = &mut self.channels[index] else {
+            return;
+        };
+        let Slot::Command {
+            request,
+            sending,
+            ref mut answered,
+            ..
+        } = channel.slots[usize::from(slot)]
+        else {
+            return;
+        };
+        if *answered {
+            return;
+        }
+        *answered = true;
+        if let Some(request) = self.requests.get_mut(request) {
+            request.answer = Some(Answer::aborted());
+        }
+        if !sending {
+            self.answered(index, slot, request, now);
+        }
+    }
+
+    fn lun_of(&self, key: Key) -> Lun {
+        let Some(request) = self.requests.get(key) else {
+            return Lun::default();
+        };
+        match (&request.purpose, &self.queues[request.queue]) {
+            (Purpose::Control(control), _) => control.lun,
+            (Purpose::Block(_), Some(queue)) => queue.lun,
+            (Purpose::Block(_), None) => Lun::default(),
+        }
+    }
+}
