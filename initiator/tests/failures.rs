@@ -112,7 +112,7 @@ fn all_receives_used_up_do_not_stand_for_a_flush() {
 fn a_refused_marker_is_no_proof() {
     let mut world = World::new(spec(1));
     world.fabric().set_odds(Odds {
-        refuse_post: 1000,
+        refuse_marker: 1000,
         ..Odds::default()
     });
     let ids = mixed(&mut world, 1);

@@ -19,7 +19,7 @@ fn seeds() {
         return;
     }
     let first = number("SRP_SIM_FIRST").unwrap_or(1);
-    let count = number("SRP_SIM_SEEDS").unwrap_or(300);
+    let count = number("SRP_SIM_SEEDS").unwrap_or(3000);
     let mut failed = Vec::new();
     for seed in first..first + count {
         if let Err(report) = run_seed(seed) {

@@ -204,10 +204,15 @@ impl Fabric for SimFabric {
         let Some(qp) = self.net.queue_pairs.get_mut(&id) else {
             return;
         };
-        let (refuse, marker) = (self.net.odds.refuse_post, qp.plan.receives - 1);
+        let marker = qp.plan.receives - 1;
+        let refuse = match slot == marker {
+            true => self.net.odds.refuse_marker,
+            false if qp.is_broken() => self.net.odds.refuse_post,
+            false => 0,
+        };
         qp.receive_state[usize::from(slot)] = ReceiveSlot::Posted;
         qp.receive_slots[usize::from(slot)].fill(0xee);
-        if Odds::hit(&mut self.net.rng, refuse) && (qp.is_broken() || marker == slot) {
+        if Odds::hit(&mut self.net.rng, refuse) {
             qp.unmarked |= marker == slot;
             return self
                 .net

@@ -17,6 +17,7 @@ use super::target::Step;
 use super::trace::{self, Note, Trace};
 use crate::fabric::{Completion, Extent, QueuePairId, WorkError, WorkKind};
 use crate::time::Instant;
+use crate::wire::Response;
 
 /// What the network has in store.
 #[derive(Debug)]
@@ -160,11 +161,36 @@ impl Net {
             self.disconnect(id);
         }
         if Odds::hit(&mut self.rng, odds.burst) {
-            let count = self.queue_pairs.get(&id).map_or(0, |qp| qp.plan.receives);
-            self.trace.text(self.now, Some(id), "fault: a burst of unreadable IUs");
-            for _ in 0..count {
-                self.send_to_initiator(id, vec![0x55; 20]);
+            self.burst(id);
+        }
+    }
+
+    /// As many IUs at once as there are receives, and maybe the end of the queue pair.
+    fn burst(&mut self, id: QueuePairId) {
+        let count = self.queue_pairs.get(&id).map_or(0, |qp| qp.plan.receives - 1);
+        self.trace.text(self.now, Some(id), "fault: a burst of IUs");
+        let mut iu = vec![0x55; Response::FIXED_LEN];
+        if self.rng.bool() {
+            let nobodys = Response {
+                tag: u64::MAX,
+                request_limit_delta: 0,
+                status: 0,
+                data_out_residual: None,
+                data_in_residual: None,
+                response_code: None,
+                sense: None,
+            };
+            if nobodys.emit(&mut iu).is_err() {
+                return;
             }
+        }
+        for _ in 0..count {
+            self.deliver(id, iu.clone());
+        }
+        if self.rng.bool() {
+            // Requests that are flushed need not be behind the one that says why.
+            let cause = self.rng.bool().then_some(WorkError::Remote);
+            self.fail(id, cause);
         }
     }
 

@@ -117,9 +117,11 @@ pub struct Odds {
     pub cut: u16,
     /// Per IU to the target: the target drops the connection and says so.
     pub disconnect: u16,
-    /// Per receive posted around an error: the post is refused.
+    /// Per receive posted after an error: the post is refused.
     pub refuse_post: u16,
-    /// Per IU to the target: bursts of unreadable IUs that use up all receives.
+    /// Per marker: its post is refused.
+    pub refuse_marker: u16,
+    /// Per IU to the target: bursts of IUs that use up all receives.
     pub burst: u16,
 }
 
@@ -167,8 +169,14 @@ impl Odds {
                 *rate = rng.u16(1..=500);
             }
         }
-        if rng.u8(0..8) == 0 {
-            odds.refuse_post = 200;
+        if rng.u8(0..4) == 0 {
+            odds.swallow = rng.u16(20..=80);
+        }
+        if rng.u8(0..6) == 0 {
+            // What proves an end is told from what does not only when little of the former is left.
+            odds.refuse_post = *rng.choice(&[0, 200, 1000]).unwrap_or(&200);
+            odds.refuse_marker = *rng.choice(&[200, 1000]).unwrap_or(&200);
+            odds.burst = rng.u16(1..=20);
         }
         odds
     }

@@ -65,10 +65,11 @@ impl Scenario {
         if split < units {
             sessions.push(session(3, split..units));
         }
-        let credit = match rng.u8(0..6) {
-            0 => CreditPolicy::Batch(rng.i32(2..=8)),
-            1 => CreditPolicy::Wobble,
-            2 => CreditPolicy::ByRequest,
+        let credit = match rng.u8(0..24) {
+            23 => CreditPolicy::Never,
+            0..=3 => CreditPolicy::Batch(rng.i32(2..=8)),
+            4..=7 => CreditPolicy::Wobble,
+            8..=11 => CreditPolicy::ByRequest,
             _ => CreditPolicy::Each,
         };
         let request_limit = *rng.choice(&[2, 3, 5, 16, 64]).unwrap_or(&16);
@@ -84,7 +85,7 @@ impl Scenario {
             chunk: *rng.choice(&[512, 4096, 65536]).unwrap_or(&4096),
             partial_polls: rng.bool(),
             ack: Span::micros(0, *rng.choice(&[1, 100, 5000]).unwrap_or(&100)),
-            service: Span::micros(1, *rng.choice(&[50, 500, 20_000]).unwrap_or(&500)),
+            service: Span::micros(1, *rng.choice(&[50, 500, 20_000, 2_000_000]).unwrap_or(&500)),
             drain: Span::micros(0, *rng.choice(&[10, 3000, 100_000]).unwrap_or(&3000)),
             ..Profile::default()
         };
@@ -112,7 +113,7 @@ impl Scenario {
             },
             requests: rng.u32(30..=150),
             depth: rng.usize(1..=48),
-            think: Span::micros(0, *rng.choice(&[10, 300, 20_000]).unwrap_or(&300)),
+            think: Span::micros(0, *rng.choice(&[10, 300, 20_000, 1_500_000]).unwrap_or(&300)),
             plugging: if rng.u8(0..4) == 0 { 30 } else { 0 },
             closing: if rng.u8(0..8) == 0 { 10 } else { 0 },
         }
