@@ -306,6 +306,33 @@ fn errors_of_the_medium_and_of_the_request_reach_the_caller() {
 }
 
 #[test]
+fn small_writes_carry_their_data_as_far_as_granted() {
+    // Asked for, granted at all, the longest IU granted: the longest write that goes without RDMA.
+    for (asked, granted, max_request_len, most) in [
+        (8192, true, 8276, 8192),
+        (4096, true, 8276, 4096),
+        (8192, true, 68 + 1024, 1024),
+        (8192, false, 8276, 0),
+        (0, true, 8276, 0),
+    ] {
+        let mut spec = spec(1);
+        spec.immediate_data = asked;
+        spec.target.immediate_data = granted;
+        spec.target.max_request_len = max_request_len;
+        for blocks in [1, 2, 3, 8, 9, 16, 17] {
+            let mut world = World::new(spec.clone());
+            let write = world.write(0, 5, blocks);
+            finish(&mut world);
+            let read = world.read(0, 5, blocks);
+            finish(&mut world);
+            succeeded(&world, &[write, read]);
+            let by_rdma = world.fabric().trace().contains("RDMA READ");
+            assert_eq!(by_rdma, blocks * 512 > most, "{blocks} blocks, {most} bytes granted");
+        }
+    }
+}
+
+#[test]
 fn logical_units_take_turns() {
     let mut spec = spec(2);
     spec.target.request_limit = 3;

@@ -143,6 +143,7 @@ pub(super) struct Channel {
     /// No command is overdue before this.
     pub(super) next_check: Option<Instant>,
     pub(super) max_it_iu_len: u32,
+    pub(super) immediate_data: u32,
     pub(super) max_transfer: u32,
     pub(super) closing: Option<ChannelError>,
     /// The marker came back flushed.
@@ -193,6 +194,7 @@ impl Channel {
             commands_out: 0,
             next_check: None,
             max_it_iu_len: setup.granted.max_it_iu_len,
+            immediate_data: setup.granted.immediate_data,
             max_transfer: setup.max_transfer,
             closing: None,
             flushed: false,
@@ -376,7 +378,7 @@ mod tests {
             request_limit: limit,
             max_it_iu_len: 276,
             max_ti_iu_len: 256,
-            immediate_data: false,
+            immediate_data: 0,
         };
         Channel::new(
             &ChannelSetup {

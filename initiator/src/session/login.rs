@@ -5,13 +5,12 @@
 
 use srp_addressing::PortId;
 
+use crate::wire::IMMEDIATE_DATA_OFFSET;
 use crate::wire::WireError;
 use crate::wire::login::{LoginReject, LoginRejectReason, LoginRequest, LoginResponse, MultiChannel};
 
 /// Buffer formats asked for: direct and indirect descriptors (SRP r16a table 9).
 const BUFFER_FORMATS: u16 = 0x0006;
-/// Where immediate data starts in a command IU (the value every SRP-2 peer uses).
-const IMMEDIATE_DATA_OFFSET: u16 = 68;
 /// SRP_CMD with a 16-byte CDB, 16 bytes of additional CDB, an indirect table header: what any command fits in
 /// beside its descriptors.
 const COMMAND_HEADER: u32 = 48 + 16 + 20;
@@ -42,7 +41,7 @@ impl LoginParameters {
         let described = COMMAND_HEADER + 16 * u32::from(self.descriptors);
         let immediate = match self.immediate_data {
             0 => 0,
-            len => u32::from(IMMEDIATE_DATA_OFFSET) + len,
+            len => IMMEDIATE_DATA_OFFSET as u32 + len,
         };
         let wanted = described.max(immediate);
         self.max_it_iu_len.map_or(wanted, |cap| wanted.min(cap)).max(64)
@@ -56,7 +55,7 @@ impl LoginParameters {
             max_it_iu_len: self.requested_iu_len(),
             buffer_formats: BUFFER_FORMATS,
             multichannel,
-            immediate_data_offset: (self.immediate_data > 0).then_some(IMMEDIATE_DATA_OFFSET),
+            immediate_data_offset: (self.immediate_data > 0).then_some(IMMEDIATE_DATA_OFFSET as u16),
             initiator_port: self.initiator_port,
             target_port: self.target_port,
         }
@@ -86,12 +85,18 @@ impl LoginParameters {
                 granted: response.max_ti_iu_len,
             });
         }
+        let max_it_iu_len = response.max_it_iu_len.min(requested);
+        // Some targets leave the bit set by accident: it counts only as an answer to our wish. And what was granted
+        // of the IU's length may be less than was asked for.
+        let immediate_data = match response.immediate_data {
+            true => max_it_iu_len.saturating_sub(IMMEDIATE_DATA_OFFSET as u32),
+            false => 0,
+        };
         Ok(Granted {
             request_limit: response.request_limit_delta,
-            max_it_iu_len: response.max_it_iu_len.min(requested),
+            max_it_iu_len,
             max_ti_iu_len: response.max_ti_iu_len,
-            // Some targets leave the bit set by accident: it counts only as an answer to our wish.
-            immediate_data: self.immediate_data > 0 && response.immediate_data,
+            immediate_data: immediate_data.min(self.immediate_data),
         })
     }
 }
@@ -105,8 +110,8 @@ pub struct Granted {
     pub max_it_iu_len: u32,
     /// Longest IU the target may send, in bytes.
     pub max_ti_iu_len: u32,
-    /// Writes may carry their data in the command IU.
-    pub immediate_data: bool,
+    /// Writes of up to so many bytes may carry their data in the command IU; 0: none may.
+    pub immediate_data: u32,
 }
 
 /// Why a login did not give a channel, as far as SRP is concerned.
@@ -237,7 +242,7 @@ mod tests {
             request_limit: 128,
             max_it_iu_len: 8260,
             max_ti_iu_len: 8260,
-            immediate_data: true,
+            immediate_data: 8192,
         };
         assert_eq!(granted, want);
     }
@@ -246,7 +251,25 @@ mod tests {
     fn immediate_data_nobody_asked_for_is_not_used() {
         let mut p = parameters();
         p.immediate_data = 0;
-        assert!(!p.accept(&response().encode()).expect("valid").immediate_data);
+        let granted = p.accept(&response().encode()).expect("valid");
+        assert_eq!(granted.immediate_data, 0);
+    }
+
+    #[test]
+    fn immediate_data_fits_the_iu_as_granted() {
+        let granted = |max_it_iu_len, immediate_data| {
+            let response = LoginResponse {
+                max_it_iu_len,
+                immediate_data,
+                ..response()
+            };
+            parameters().accept(&response.encode()).expect("valid").immediate_data
+        };
+        assert_eq!(granted(8260, true), 8192);
+        assert_eq!(granted(100_000, true), 8192);
+        assert_eq!(granted(996, true), 996 - 68);
+        assert_eq!(granted(64, true), 0);
+        assert_eq!(granted(8260, false), 0);
     }
 
     #[test]

@@ -64,6 +64,8 @@ pub enum Mutation {
     NoEscalation,
     /// Task management is sent without credit.
     TaskWithoutCredit,
+    /// Immediate data is sent whether it was granted or not.
+    ImmediateUnchecked,
 }
 
 impl Mutation {
@@ -98,6 +100,7 @@ impl Mutation {
         Self::ResetEndsLater,
         Self::NoEscalation,
         Self::TaskWithoutCredit,
+        Self::ImmediateUnchecked,
     ];
 }
 

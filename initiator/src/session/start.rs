@@ -2,6 +2,7 @@
 
 use super::channel::Slot;
 use super::engine::{Engine, Event, Handle};
+use super::mutation::Mutation;
 use super::queue::Started;
 use super::request::{BlockOperation, Key, Purpose, Request, Stage};
 use crate::fabric::{Extent, Fabric};
@@ -134,11 +135,14 @@ impl<F: Fabric> Engine<F> {
             (Purpose::Block(block), Some(queue)) => (queue.lun, block_cdb(block.operation, block.lba, block.blocks)),
             (Purpose::Block(_), None) => (Lun::default(), Cdb::test_unit_ready()),
         };
-        let described = request.extent.map(|extent| self.fabric.describe(channel.qp, extent));
-        let data = match (transfer, described) {
-            (Transfer::ToInitiator(_), Some(descriptor)) => Data::Read(descriptor),
-            (Transfer::ToTarget(_), Some(descriptor)) => Data::Write(descriptor),
-            _ => Data::None,
+        let unchecked = self.mutated.is(Mutation::ImmediateUnchecked);
+        let (data, payload) = match (transfer, request.extent) {
+            (Transfer::ToTarget(len), Some(extent)) if len <= channel.immediate_data || unchecked && len <= 8192 => {
+                (Data::WriteImmediate { len }, Some(extent))
+            }
+            (Transfer::ToTarget(_), Some(extent)) => (Data::Write(self.fabric.describe(channel.qp, extent)), None),
+            (Transfer::ToInitiator(_), Some(extent)) => (Data::Read(self.fabric.describe(channel.qp, extent)), None),
+            _ => (Data::None, None),
         };
         let command = Command {
             tag: channel.tag(slot),
@@ -173,7 +177,7 @@ impl<F: Fabric> Engine<F> {
         channel.sends_posted += 1;
         channel.unsent -= 1;
         self.fabric
-            .post_send(channel.qp, slot, u32::try_from(len).unwrap_or(u32::MAX), None);
+            .post_send(channel.qp, slot, u32::try_from(len).unwrap_or(u32::MAX), payload);
         if let Some(request) = self.requests.get_mut(key) {
             request.stage = Stage::Sent;
             request.attempts = request.attempts.saturating_add(1);

@@ -51,6 +51,14 @@ impl SimFabric {
                     let what = format!("tag {:#x} while an earlier write may still be carried out", command.tag);
                     self.net.checks.broken(now, rule::FENCE, what);
                 }
+                let carried = match command.data {
+                    Data::WriteImmediate { len } => Some(len),
+                    _ => None,
+                };
+                if carried != payload.map(|extent| extent.len) {
+                    let what = format!("immediate data of {carried:?} bytes, {payload:?} sent");
+                    self.net.checks.broken(now, rule::PROTOCOL, what);
+                }
                 if unknown {
                     started = Err("a command describes memory that is not registered".to_owned());
                 }

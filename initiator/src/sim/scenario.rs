@@ -79,6 +79,8 @@ impl Scenario {
             attention_at_login: rng.bool(),
             descriptor_sense: rng.bool(),
             disks,
+            immediate_data: rng.bool(),
+            max_request_len: *rng.choice(&[8276, 8276, 996, 2132]).unwrap_or(&8276),
             ..TargetProfile::default()
         };
         let profile = Profile {
@@ -98,6 +100,7 @@ impl Scenario {
             queue_size: *rng.choice(&[1, 4, 32]).unwrap_or(&32),
             arena: max_transfer * rng.u32(1..=4),
             max_transfer,
+            immediate_data: *rng.choice(&[0, 0, 512, 8192]).unwrap_or(&0),
             lun_reset: rng.u8(0..4) > 0,
             sessions,
             relogin: Some(Span::micros(0, 3_000_000)),

@@ -32,6 +32,8 @@ pub struct WorldSpec {
     pub arena: u32,
     /// The longest transfer of one command.
     pub max_transfer: u32,
+    /// Bytes of the largest write that is to carry its data in the command.
+    pub immediate_data: u32,
     /// Logical units may be reset.
     pub lun_reset: bool,
     /// The sessions.
@@ -55,6 +57,7 @@ impl Default for WorldSpec {
             queue_size: 32,
             arena: 1 << 20,
             max_transfer: 256 << 10,
+            immediate_data: 0,
             lun_reset: true,
             sessions: vec![SessionSpec {
                 port: PortId([1; 16]),

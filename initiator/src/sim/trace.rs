@@ -7,7 +7,7 @@ use crate::fabric::{Completion, QueuePairId, WorkKind};
 use crate::scsi::cdb::Operation;
 use crate::time::Instant;
 use crate::wire::response::Residual;
-use crate::wire::{FromInitiator, FromTarget};
+use crate::wire::{Data, FromInitiator, FromTarget};
 
 /// How many bytes of an IU are kept: enough for its fields.
 const KEPT: usize = 72;
@@ -140,7 +140,14 @@ fn from_initiator(iu: &[u8], len: usize) -> String {
                 Operation::Read { fua: true, .. } | Operation::Write { fua: true, .. } => " FUA",
                 _ => "",
             };
-            format!("CMD tag={tag:#x} lun={lun} {name}{fua} lba={lba} blocks={blocks}")
+            let data = match command.data {
+                Data::None | Data::Read(_) | Data::Write(_) => String::new(),
+                Data::WriteImmediate { len } => format!(" immediate={len}"),
+                Data::ReadIndirect { inline, .. } | Data::WriteIndirect { inline, .. } => {
+                    format!(" descriptors={}", inline.len())
+                }
+            };
+            format!("CMD tag={tag:#x} lun={lun} {name}{fua} lba={lba} blocks={blocks}{data}")
         }
         Ok(FromInitiator::TaskManagement(task)) => {
             let (tag, of) = (task.tag, task.task_tag);

@@ -239,8 +239,8 @@ impl World {
             initiator_port: state.spec.port,
             target_port: self.spec.target.port,
             descriptors: 12,
-            max_it_iu_len: None,
-            immediate_data: 0,
+            max_it_iu_len: Some(self.spec.target.max_request_len),
+            immediate_data: self.spec.immediate_data,
         };
         self.enter();
         let login = parameters.request(MultiChannel::Single).encode();

@@ -58,9 +58,12 @@ impl Target {
         } else {
             Default::default()
         };
+        let immediate = self.profile.immediate_data && request.immediate_data_offset.is_some_and(|offset| offset >= 48);
         let channel = TargetChannel {
             initiator: request.initiator_port,
             alive: true,
+            immediate,
+            max_request_len: request.max_it_iu_len,
             credit: Credit::new(self.profile.request_limit),
             outstanding: 0,
             attention,
@@ -68,7 +71,6 @@ impl Target {
             old_tags: VecDeque::new(),
         };
         self.channels.insert(qp, channel);
-        let immediate = request.immediate_data_offset.is_some_and(|offset| offset >= 48);
         let response = LoginResponse {
             tag: request.tag,
             request_limit_delta: self.profile.request_limit,

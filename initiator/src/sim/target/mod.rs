@@ -62,6 +62,8 @@ pub struct TargetProfile {
     pub credit: CreditPolicy,
     /// A new channel finds a UNIT ATTENTION on every logical unit.
     pub attention_at_login: bool,
+    /// Immediate data is granted to those who ask.
+    pub immediate_data: bool,
     /// Sense data in descriptor format.
     pub descriptor_sense: bool,
     /// Logical units.
@@ -80,6 +82,7 @@ impl Default for TargetProfile {
             request_limit: 128,
             credit: CreditPolicy::Each,
             attention_at_login: false,
+            immediate_data: true,
             descriptor_sense: false,
             disks: vec![DiskSpec {
                 lun: 0,
@@ -95,6 +98,10 @@ impl Default for TargetProfile {
 pub(super) struct TargetChannel {
     initiator: PortId,
     alive: bool,
+    /// Immediate data was granted.
+    immediate: bool,
+    /// The longest IU it may send.
+    max_request_len: u32,
     credit: Credit,
     /// Commands that were not answered yet.
     outstanding: u32,
@@ -250,6 +257,12 @@ impl Target {
         };
         if !channel.credit.consume() {
             net.broken(rule::CREDIT, format!("tag {tag:#x} came without credit"));
+        }
+        if iu.len() > channel.max_request_len as usize {
+            net.broken(rule::PROTOCOL, format!("an IU of {} bytes", iu.len()));
+        }
+        if matches!(command.data, Data::WriteImmediate { .. }) && !channel.immediate {
+            net.broken(rule::PROTOCOL, "immediate data that was not granted");
         }
         channel.outstanding += 1;
         let mut buffer = Vec::new();
