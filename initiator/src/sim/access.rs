@@ -40,6 +40,9 @@ impl Net {
         {
             return Some((write, false));
         }
+        if qp.error.is_some() {
+            self.tally.count("access to our memory after the error");
+        }
         let extent = qp.resolve(memory);
         let allowed = extent.is_some_and(|extent| {
             let arena = &qp.arenas[usize::from(extent.region.0)];

@@ -98,6 +98,7 @@ impl SimFabric {
             (WorkKind::Receive, Ok(len)) => {
                 qp.receive_state[slot] = ReceiveSlot::Readable(len as usize);
                 let iu = qp.receive_slots[slot][..len as usize].to_vec();
+                self.net.tally.heard(&iu, &qp.leases);
                 let delta = match FromTarget::parse(&iu) {
                     Ok(FromTarget::Response(response)) => {
                         qp.leases.answered(response.tag, response.response_code);
@@ -108,6 +109,9 @@ impl SimFabric {
                     _ => 0,
                 };
                 qp.credits += i64::from(delta);
+                if qp.credits < 0 {
+                    self.net.tally.count("credits below zero");
+                }
                 return self.net.note_iu(completion.qp, &iu, false);
             }
             (WorkKind::Receive, Err(_)) => {
@@ -222,6 +226,12 @@ impl Fabric for SimFabric {
         qp.receive_slots[usize::from(slot)].fill(0xee);
         if Odds::hit(&mut self.net.rng, refuse) {
             qp.unmarked |= marker == slot;
+            let what = if marker == slot {
+                "marker refused"
+            } else {
+                "receive refused"
+            };
+            self.net.tally.count(what);
             return self
                 .net
                 .finish(id, WorkKind::Receive, slot, Err(WorkError::Local), false);

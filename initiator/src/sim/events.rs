@@ -4,6 +4,7 @@ use super::check::rule;
 use super::odds::Odds;
 use super::world::{Errand, SLACK, World};
 use crate::fabric::Fabric;
+use crate::scsi::BlockError;
 use crate::session::{ChannelError, Event};
 
 impl World {
@@ -30,6 +31,7 @@ impl World {
                 self.wake();
             }
             Errand::Login(session) => self.login(session),
+            Errand::Enable => self.fabric().target_mut().profile_mut().enabled = true,
             Errand::Destroy(qp) => {
                 if self.fabric().destroy_unmarked(qp) {
                     self.engine.destroyed(qp, self.now);
@@ -86,6 +88,9 @@ impl World {
                 self.after(copy, Errand::Take(id, handle, qp, extent));
             }
             Event::Done { id, result } => {
+                if let Err(error) = result {
+                    self.fabric().net.tally.count(request_failed(error));
+                }
                 let session = self.client.pending.get(&id).map_or(0, |pending| pending.session);
                 let dead = self.sessions[session as usize].dead.clone();
                 self.client.done(self.engine.fabric(), id, result, dead);
@@ -95,6 +100,15 @@ impl World {
                 let limit = self.now + SLACK;
                 self.agenda.add(self.now + SLACK / 2, Errand::Destroy(qp));
                 self.failing.insert(qp, limit);
+                let kind = match reason {
+                    ChannelError::Work(_) => "channel ends: work request failed",
+                    ChannelError::Wire(_) => "channel ends: unreadable IU",
+                    ChannelError::Protocol(_) => "channel ends: protocol error",
+                    ChannelError::Timeout(_) => "channel ends: command neither answered nor ended",
+                    ChannelError::TargetLogout(_) => "channel ends: target logged out",
+                    ChannelError::Closed => "channel ends: closed by the control side",
+                };
+                self.fabric().net.tally.count(kind);
                 self.failures.push((qp, reason, self.now));
                 let state = &mut self.sessions[session.0 as usize];
                 state.dead.push(qp);
@@ -116,5 +130,16 @@ impl World {
         if let Some(span) = self.spec.relogin {
             self.after(span, Errand::Login(session));
         }
+    }
+}
+
+const fn request_failed(error: BlockError) -> &'static str {
+    match error {
+        BlockError::Transport => "request fails: path lost",
+        BlockError::Timeout => "request fails: timed out",
+        BlockError::Offline => "request fails: disk gone",
+        BlockError::Medium => "request fails: medium error",
+        BlockError::Io => "request fails: I/O error",
+        _ => "request fails: other",
     }
 }

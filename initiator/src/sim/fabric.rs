@@ -9,6 +9,7 @@ use super::check::{Checks, Violation, rule};
 use super::net::{Happening, Net, Upcall};
 use super::odds::{Odds, Profile};
 use super::queue_pair::{SimQueuePair, Sizes};
+use super::tally::Tally;
 use super::target::{Target, TargetProfile};
 use super::trace::Trace;
 use crate::fabric::{QueuePairId, WorkError};
@@ -62,6 +63,7 @@ impl SimFabric {
             posts: Vec::new(),
             checks: Checks::default(),
             trace: Trace::new(TRACE),
+            tally: Tally::default(),
         };
         Self {
             net,
@@ -91,6 +93,9 @@ impl SimFabric {
     /// # Errors
     /// When the target refuses.
     pub fn connect(&mut self, login: &[u8], queue_size: u16, arena: u32) -> Result<Connect, Refusal> {
+        if let Some(refusal) = self.refuse() {
+            return Err(refusal);
+        }
         self.next += 1;
         let id = QueuePairId(self.next);
         let (response, ended) = self.target.login(id, login).map_err(|reject| Refusal {
@@ -115,6 +120,31 @@ impl SimFabric {
             private_data: response.encode().to_vec(),
             plan,
         })
+    }
+
+    /// A login is refused by chance: with a reason, with one nobody knows, or by something that knows no SRP.
+    fn refuse(&mut self) -> Option<Refusal> {
+        let rng = &mut self.net.rng;
+        if !Odds::hit(rng, self.net.odds.refuse_login) {
+            return None;
+        }
+        self.net.tally.count("login refused");
+        let code = 0x0001_0000 + rng.u32(0..8);
+        let mut private_data = vec![0; LoginReject::LEN];
+        private_data[0] = crate::wire::opcode::LOGIN_REJECT;
+        private_data[4..8].copy_from_slice(&code.to_be_bytes());
+        private_data.truncate(*rng.choice(&[LoginReject::LEN, LoginReject::LEN, 8, 0]).unwrap_or(&0));
+        Some(Refusal { private_data })
+    }
+
+    /// The target goes down, with every connection; it refuses logins until it is enabled again. What it was
+    /// carrying out is carried out, or not.
+    pub fn restart(&mut self, finish: bool) {
+        self.net.tally.count("target restarts");
+        self.target.profile_mut().enabled = false;
+        for qp in self.target.shut_down(finish) {
+            self.net.cut(qp);
+        }
     }
 
     /// Destroys a queue pair. Nothing may be left of it.
@@ -232,6 +262,12 @@ impl SimFabric {
     #[must_use]
     pub fn violations(&self) -> Vec<Violation> {
         self.net.checks.all()
+    }
+
+    /// What happened how often.
+    #[must_use]
+    pub fn tally(&self) -> &Tally {
+        &self.net.tally
     }
 
     /// The last events, one line each.

@@ -86,6 +86,11 @@ impl Leases {
         self.functions.push(Function { tag, task, lun, serial });
     }
 
+    /// Whether the SEND of a command is still under way, as far as the engine knows.
+    pub(super) fn is_unsent(&self, tag: u64) -> bool {
+        self.leases.iter().any(|lease| lease.tag == tag && !lease.sent)
+    }
+
     /// The engine was told that the SEND of a slot is over.
     pub(super) fn sent(&mut self, slot: u16) {
         for lease in &mut self.leases {

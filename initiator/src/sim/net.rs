@@ -13,11 +13,11 @@ use super::agenda::Agenda;
 use super::check::{Checks, rule};
 use super::odds::{Odds, Profile, Span};
 use super::queue_pair::{ReceiveSlot, SimQueuePair};
+use super::tally::Tally;
 use super::target::Step;
 use super::trace::{self, Note, Trace};
 use crate::fabric::{Completion, Extent, QueuePairId, WorkError, WorkKind};
 use crate::time::Instant;
-use crate::wire::Response;
 
 /// What the network has in store.
 #[derive(Debug)]
@@ -77,6 +77,7 @@ pub(super) struct Net {
     pub(super) posts: Vec<(u64, [u8; 16])>,
     pub(super) checks: Checks,
     pub(super) trace: Trace,
+    pub(super) tally: Tally,
 }
 
 impl Net {
@@ -132,7 +133,7 @@ impl Net {
         self.agenda.add(at, Happening::Arrive(id, iu));
     }
 
-    fn arrive(&mut self, id: QueuePairId, iu: Vec<u8>) -> Option<Upcall> {
+    pub(super) fn arrive(&mut self, id: QueuePairId, iu: Vec<u8>) -> Option<Upcall> {
         self.strike(id);
         let qp = self.queue_pairs.get_mut(&id)?;
         if qp.cut {
@@ -145,78 +146,6 @@ impl Net {
         qp.acknowledged = at;
         self.agenda.add(at, Happening::Acknowledge(id));
         Some(Upcall::Iu(id, iu))
-    }
-
-    /// Faults of the network, drawn whenever an IU gets to the target.
-    fn strike(&mut self, id: QueuePairId) {
-        let odds = self.odds;
-        if Odds::hit(&mut self.rng, odds.break_local) {
-            self.trace.text(self.now, Some(id), "fault: the queue pair breaks");
-            self.fail(id, Some(WorkError::Remote));
-        }
-        if Odds::hit(&mut self.rng, odds.cut) {
-            self.cut(id);
-        }
-        if Odds::hit(&mut self.rng, odds.disconnect) {
-            self.disconnect(id);
-        }
-        if Odds::hit(&mut self.rng, odds.burst) {
-            self.burst(id);
-        }
-    }
-
-    /// As many IUs at once as there are receives, and maybe the end of the queue pair.
-    fn burst(&mut self, id: QueuePairId) {
-        let count = self.queue_pairs.get(&id).map_or(0, |qp| qp.plan.receives - 1);
-        self.trace.text(self.now, Some(id), "fault: a burst of IUs");
-        let mut iu = vec![0x55; Response::FIXED_LEN];
-        if self.rng.bool() {
-            let nobodys = Response {
-                tag: u64::MAX,
-                request_limit_delta: 0,
-                status: 0,
-                data_out_residual: None,
-                data_in_residual: None,
-                response_code: None,
-                sense: None,
-            };
-            if nobodys.emit(&mut iu).is_err() {
-                return;
-            }
-        }
-        for _ in 0..count {
-            self.deliver(id, iu.clone());
-        }
-        if self.rng.bool() {
-            // Requests that are flushed need not be behind the one that says why.
-            let cause = self.rng.bool().then_some(WorkError::Remote);
-            self.fail(id, cause);
-        }
-    }
-
-    /// From now on nothing gets through.
-    pub(super) fn cut(&mut self, id: QueuePairId) {
-        let Some(qp) = self.queue_pairs.get_mut(&id) else {
-            return;
-        };
-        if !qp.cut {
-            qp.cut = true;
-            self.trace.text(self.now, Some(id), "fault: the connection is cut");
-            let notice = self.profile.notice;
-            self.within(notice, Happening::Learn(id));
-        }
-    }
-
-    /// The target drops the connection, and the initiator is told.
-    pub(super) fn disconnect(&mut self, id: QueuePairId) {
-        let Some(qp) = self.queue_pairs.get_mut(&id) else {
-            return;
-        };
-        qp.cut = true;
-        self.trace.text(self.now, Some(id), "the target disconnects");
-        let notice = self.profile.notice;
-        self.within(notice, Happening::Notice(id));
-        self.after(Duration::ZERO, Happening::Learn(id));
     }
 
     fn acknowledge(&mut self, id: QueuePairId) {
@@ -323,7 +252,7 @@ impl Net {
         self.agenda.add(at, Happening::Deliver(id, iu));
     }
 
-    fn deliver(&mut self, id: QueuePairId, iu: Vec<u8>) {
+    pub(super) fn deliver(&mut self, id: QueuePairId, iu: Vec<u8>) {
         let Some(qp) = self.queue_pairs.get_mut(&id) else {
             return;
         };

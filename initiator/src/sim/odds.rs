@@ -121,6 +121,8 @@ pub struct Odds {
     pub refuse_post: u16,
     /// Per marker: its post is refused.
     pub refuse_marker: u16,
+    /// Per login: it is refused, with any reason.
+    pub refuse_login: u16,
     /// Per IU to the target: bursts of IUs that use up all receives.
     pub burst: u16,
 }
@@ -129,6 +131,15 @@ impl Odds {
     /// Some of the faults, each at a rate of its own; most seeds have only a few kinds.
     pub fn swarm(rng: &mut Rng) -> Self {
         let mut odds = Self::default();
+        if rng.u8(0..10) == 0 {
+            // Healthy connections to a target that does not answer: the long way to a reset.
+            odds.swallow = rng.u16(20..=80);
+            odds.slow = rng.u16(20..=80);
+            odds.task_silent = rng.u16(0..=500);
+            odds.task_refused = rng.u16(0..=500);
+            odds.task_late = rng.u16(0..=500);
+            return odds;
+        }
         let severe = rng.u8(0..4);
         for rate in [
             &mut odds.unit_attention,
@@ -169,14 +180,17 @@ impl Odds {
                 *rate = rng.u16(1..=500);
             }
         }
+        if rng.u8(0..3) == 0 {
+            odds.refuse_login = rng.u16(1..=700);
+        }
         if rng.u8(0..4) == 0 {
             odds.swallow = rng.u16(20..=80);
         }
-        if rng.u8(0..6) == 0 {
+        if rng.u8(0..4) == 0 {
             // What proves an end is told from what does not only when little of the former is left.
             odds.refuse_post = *rng.choice(&[0, 200, 1000]).unwrap_or(&200);
             odds.refuse_marker = *rng.choice(&[200, 1000]).unwrap_or(&200);
-            odds.burst = rng.u16(1..=20);
+            odds.burst = rng.u16(5..=20);
         }
         odds
     }
@@ -221,6 +235,18 @@ pub enum Function {
     DoneWithResponse,
 }
 
+impl Function {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Done => "task management done",
+            Self::Late(_) => "task management takes seconds",
+            Self::Silent { .. } => "task management not answered",
+            Self::Answered(_) => "task management not complete",
+            Self::DoneWithResponse => "response behind the abort of its command",
+        }
+    }
+}
+
 /// What shall become of one command of a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Injection {
@@ -257,4 +283,20 @@ pub enum Injection {
     Duplicate,
     /// Response code 2: request fields invalid.
     Refused,
+}
+
+impl Injection {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::UnitAttention { .. } => "UNIT ATTENTION",
+            Self::Busy => "BUSY",
+            Self::TaskSetFull => "TASK SET FULL",
+            Self::Short(_) => "short transfer",
+            Self::Check { .. } => "CHECK CONDITION",
+            Self::Swallow { .. } => "command not answered",
+            Self::Slow(_) => "command takes seconds",
+            Self::Duplicate => "response sent twice, injected",
+            Self::Refused => "response code: request fields invalid",
+        }
+    }
 }

@@ -33,6 +33,8 @@ pub struct Scenario {
     pub plugging: u16,
     /// How often per mille of the requests the control side closes a channel.
     pub closing: u16,
+    /// How often per mille of the requests the target restarts.
+    pub restarting: u16,
 }
 
 impl Scenario {
@@ -119,6 +121,7 @@ impl Scenario {
             think: Span::micros(0, *rng.choice(&[10, 300, 20_000, 1_500_000]).unwrap_or(&300)),
             plugging: if rng.u8(0..4) == 0 { 30 } else { 0 },
             closing: if rng.u8(0..8) == 0 { 10 } else { 0 },
+            restarting: if rng.u8(0..8) == 0 { 15 } else { 0 },
         }
     }
 }
@@ -177,6 +180,11 @@ impl World {
         if Odds::hit(&mut self.rng, scenario.closing) {
             let session = self.session_of(number).unwrap_or(0);
             self.close(session as usize);
+        }
+        if Odds::hit(&mut self.rng, scenario.restarting) {
+            let finish = self.rng.bool();
+            self.fabric().restart(finish);
+            self.after(Span::micros(0, 5_000_000), Errand::Enable);
         }
         let kind = self.rng.u8(0..100);
         if kind < 5 {

@@ -16,7 +16,7 @@ use crate::fabric::{Extent, QueuePairId};
 use crate::scsi::{Cdb, Lun};
 use crate::session::{
     BlockOperation, BlockRequest, ChannelError, ChannelSetup, ControlRequest, DiskSetup, Engine, Handle,
-    LoginParameters, LunKey, RequestId, SessionKey,
+    LoginParameters, LunKey, RequestId, SessionKey, reject_reason,
 };
 use crate::time::Instant;
 use crate::wire::MultiChannel;
@@ -33,6 +33,8 @@ pub(super) enum Errand {
     Login(u32),
     /// Ends a queue pair whose marker did not come back.
     Destroy(QueuePairId),
+    /// The target is up again.
+    Enable,
     /// For the scenario: it is called back.
     Scenario(u32),
 }
@@ -245,8 +247,13 @@ impl World {
         self.enter();
         let login = parameters.request(MultiChannel::Single).encode();
         let (queue_size, arena) = (self.spec.queue_size, self.spec.arena);
-        let Ok(connect) = self.fabric().connect(&login, queue_size, arena) else {
-            return self.relogin(session);
+        let connect = match self.fabric().connect(&login, queue_size, arena) {
+            Ok(connect) => connect,
+            Err(refusal) => {
+                // Whatever came as a reason can be read, or is said to be unreadable.
+                let _ = reject_reason(&refusal.private_data);
+                return self.relogin(session);
+            }
         };
         match parameters.accept(&connect.private_data) {
             Ok(granted) => {

@@ -17,6 +17,7 @@ impl Target {
             net.broken(rule::CREDIT, "task management without credit");
         }
         let fate = self.function_fates.pop_front().unwrap_or_else(|| roll(net));
+        net.tally.count(fate.name());
         match fate {
             Function::Done => self.carry_out(qp, function, net),
             Function::Late(delay) => {

@@ -305,6 +305,19 @@ impl Target {
             .retain(|_, task| task.qp != qp || task.stage == Stage::Execute);
     }
 
+    /// Ends every channel; returns those that were alive.
+    pub(super) fn shut_down(&mut self, finish: bool) -> Vec<QueuePairId> {
+        let mut ended = Vec::new();
+        for (qp, channel) in &mut self.channels {
+            if std::mem::replace(&mut channel.alive, false) {
+                ended.push(*qp);
+            }
+        }
+        self.tasks.retain(|_, task| finish && task.stage == Stage::Execute);
+        self.functions.clear();
+        ended
+    }
+
     pub(super) fn log_out(&mut self, qp: QueuePairId, net: &mut Net) {
         let logout = TargetLogout {
             tag: self.next_tag(),

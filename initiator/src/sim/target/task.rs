@@ -133,6 +133,7 @@ impl Target {
         };
         let mut service = net.profile.service;
         if let Some(injection) = task.injection {
+            net.tally.count(injection.name());
             let descriptor = self.profile.descriptor_sense;
             if let Some(answer) = disk::injected(injection, descriptor) {
                 (task.answer, task.stage) = (answer, Stage::Respond);
@@ -218,6 +219,7 @@ impl Target {
         task.stage = if stores { Stage::Store } else { Stage::Respond };
         // A connection that is gone has nobody to answer.
         if self.channels.get(&task.qp).is_none_or(|channel| !channel.alive) {
+            net.tally.count("command executed behind a lost connection");
             self.abandon(serial);
         }
     }
@@ -272,6 +274,7 @@ impl Target {
         let (qp, odds) = (task.qp, net.odds);
         let injected = matches!(task.injection, Some(Injection::Duplicate));
         if injected || Odds::hit(&mut net.rng, odds.duplicate) {
+            net.tally.count("response sent twice");
             self.regrant(qp, response.request_limit_delta);
             self.send_response(qp, response, net);
         }
@@ -286,6 +289,7 @@ impl Target {
         if let Some(tag) = old
             && Odds::hit(&mut net.rng, odds.stale)
         {
+            net.tally.count("response for a command that is over");
             let stale = Response {
                 tag,
                 request_limit_delta: 0,
@@ -294,6 +298,7 @@ impl Target {
             self.send_response(qp, &stale, net);
         }
         if Odds::hit(&mut net.rng, odds.garbage) {
+            net.tally.count("unreadable IU");
             let mut iu = vec![0; net.rng.usize(0..self.profile.max_response_len as usize)];
             net.rng.fill(&mut iu);
             if FromTarget::parse(&iu).is_ok() {
@@ -302,6 +307,7 @@ impl Target {
             net.send_to_initiator(qp, iu);
         }
         if Odds::hit(&mut net.rng, odds.oversized) {
+            net.tally.count("IU longer than agreed");
             net.send_to_initiator(qp, vec![0xc1; self.profile.max_response_len as usize + 1]);
         }
         if Odds::hit(&mut net.rng, odds.async_event) {
