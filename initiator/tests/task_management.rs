@@ -233,3 +233,36 @@ fn a_control_command_is_reported_at_its_limit() {
     finish(&mut world);
     assert_eq!((state(&mut world).bytes_in_use, state(&mut world).aborts), (0, 1));
 }
+
+#[test]
+fn complete_is_proof_also_when_it_comes_late() {
+    let mut world = World::new(spec(1));
+    stuck(&mut world, 1);
+    let late = Function::Late(Duration::from_secs(6));
+    world.fabric().target_mut().arrange(late);
+    world.fabric().target_mut().arrange(Function::Silent { done: false });
+    let write = world.write(0, 0, 8);
+    finish(&mut world);
+    succeeded(&world, &[write]);
+    assert_eq!(seconds(ended(&world, write)), 36);
+    assert!(world.failures().is_empty());
+}
+
+#[test]
+fn a_reset_counts_for_all_it_ended_when_its_cause_was_answered_meanwhile() {
+    let mut world = World::new(spec(1));
+    let slow = Injection::Slow(Duration::from_secs(31));
+    world.fabric().target_mut().inject(lun(0), slow);
+    stuck(&mut world, 1);
+    let refusal = Function::Answered(TaskResponse::NotSupported);
+    world.fabric().target_mut().arrange(refusal);
+    let late = Function::Late(Duration::from_secs(2));
+    world.fabric().target_mut().arrange(late);
+    let answered = world.write(0, 0, 8);
+    run_for(&mut world, Duration::from_secs(20));
+    let ended_by_reset = world.write(0, 8, 8);
+    finish(&mut world);
+    succeeded(&world, &[answered, ended_by_reset]);
+    assert_eq!(seconds(ended(&world, answered)), 31);
+    assert_eq!(seconds(ended(&world, ended_by_reset)), 32);
+}

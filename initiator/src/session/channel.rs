@@ -103,14 +103,16 @@ pub(super) enum Slot {
         request: Key,
         sending: bool,
         answered: bool,
-        /// A LOGICAL UNIT RESET was sent behind it.
-        reset: bool,
+        /// The tag of the last LOGICAL UNIT RESET of its unit that was sent behind it.
+        reset: Option<u64>,
         deadline: Instant,
     },
     /// A task management function, until both completions are in.
     Task {
         sending: bool,
         answered: bool,
+        /// The tag of the command it ends; none: those that name it.
+        of: Option<u64>,
     },
     /// An answer to the target, until its SEND completes.
     Answer,
@@ -235,7 +237,7 @@ impl Channel {
             request,
             sending: false,
             answered: false,
-            reset: false,
+            reset: None,
             deadline,
         };
         Some(slot)
@@ -284,7 +286,7 @@ impl Channel {
     }
 
     /// Takes a slot and a credit for a task management function, also the last credit.
-    pub(super) fn claim_task(&mut self) -> Option<u16> {
+    pub(super) fn claim_task(&mut self, of: Option<u64>) -> Option<u16> {
         if self.credits + i64::from(self.unsent) < 1 && !self.mutated.is(Mutation::TaskWithoutCredit) {
             return None;
         }
@@ -295,6 +297,7 @@ impl Channel {
         self.slots[index] = Slot::Task {
             sending: true,
             answered: false,
+            of,
         };
         Some(slot)
     }

@@ -81,7 +81,7 @@ impl<F: Fabric> Engine<F> {
                     self.answered(index, slot, request, now);
                 }
             }
-            Some(Slot::Task { sending, answered }) => {
+            Some(Slot::Task { sending, answered, .. }) => {
                 *sending = false;
                 if *answered {
                     channel.free_task(slot);

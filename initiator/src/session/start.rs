@@ -170,7 +170,7 @@ impl<F: Fabric> Engine<F> {
             request: key,
             sending: true,
             answered: false,
-            reset: false,
+            reset: None,
             deadline,
         };
         channel.watch(deadline);

@@ -167,12 +167,12 @@ impl<F: Fabric> Engine<F> {
             return;
         };
         let Some(ladder) = channel.ladder else { return };
-        let Some(slot) = channel.claim_task() else { return };
-        let tag = channel.tag(slot);
-        let (function, task_tag) = match ladder.rung {
-            Rung::Abort => (TaskFunction::AbortTask, ladder.tag),
-            Rung::Reset => (TaskFunction::LogicalUnitReset, NO_TASK),
+        let (function, of) = match ladder.rung {
+            Rung::Abort => (TaskFunction::AbortTask, Some(ladder.tag)),
+            Rung::Reset => (TaskFunction::LogicalUnitReset, None),
         };
+        let Some(slot) = channel.claim_task(of) else { return };
+        let (tag, task_tag) = (channel.tag(slot), of.unwrap_or(NO_TASK));
         match ladder.rung {
             Rung::Abort => channel.aborts += 1,
             Rung::Reset => channel.resets += 1,
@@ -199,12 +199,12 @@ impl<F: Fabric> Engine<F> {
         let len = u32::try_from(len).unwrap_or(u32::MAX);
         self.fabric.post_send(qp, slot, len, None);
         if ladder.rung == Rung::Reset {
-            self.mark_reset(index, lun);
+            self.mark_reset(index, lun, tag);
         }
     }
 
     /// Notes which commands a LOGICAL UNIT RESET ends: those that were sent before it.
-    fn mark_reset(&mut self, index: usize, lun: Lun) {
+    fn mark_reset(&mut self, index: usize, lun: Lun, tag: u64) {
         let commands = self.channels[index].as_ref().map_or(0, |channel| channel.plan.commands);
         for slot in 0..usize::from(commands) {
             let Some(channel) = &self.channels[index] else { return };
@@ -216,10 +216,11 @@ impl<F: Fabric> Engine<F> {
                 .get(request)
                 .is_some_and(|request| request.stage == Stage::Sent);
             let concerned = posted && (self.lun_of(request) == lun || self.mutated.is(Mutation::ResetEndsAll));
-            if let Some(channel) = &mut self.channels[index]
+            if concerned
+                && let Some(channel) = &mut self.channels[index]
                 && let Slot::Command { reset, .. } = &mut channel.slots[slot]
             {
-                *reset |= concerned;
+                *reset = Some(tag);
             }
         }
     }
@@ -230,44 +231,44 @@ impl<F: Fabric> Engine<F> {
             return;
         };
         let tag = channel.tag(slot);
-        if let Slot::Task { sending, answered } = &mut channel.slots[usize::from(slot)] {
-            *answered = true;
-            if !*sending {
-                channel.free_task(slot);
-            }
+        let Slot::Task { sending, answered, of } = &mut channel.slots[usize::from(slot)] else {
+            return;
+        };
+        let of = *of;
+        *answered = true;
+        if !*sending {
+            channel.free_task(slot);
         }
         let result = TaskResponse::from_code(code);
         tracing::warn!(tag, %result, "task management answered");
-        let Some(ladder) = channel.ladder.filter(|ladder| ladder.function == Some(tag)) else {
+        let ladder = channel.ladder.filter(|ladder| ladder.function == Some(tag));
+        // "Complete" is proof also when it comes late, the ladder long on another rung or over.
+        if result == TaskResponse::Complete || of.is_some() && self.mutated.is(Mutation::AbortNotExamined) {
+            match of.map(|of| channel.slot_of_tag(of)) {
+                Some(Some(slot)) => self.ended_by_target(index, slot, now),
+                Some(None) => {}
+                None => self.reset_done(index, tag, now),
+            }
             return;
-        };
-        let complete = result == TaskResponse::Complete;
-        match ladder.rung {
-            Rung::Abort if complete || self.mutated.is(Mutation::AbortNotExamined) => {
-                channel.ladder = None;
-                self.ended_by_target(index, ladder.slot, now);
-            }
-            Rung::Reset if complete => {
-                channel.ladder = None;
-                self.reset_done(index, ladder.lun, now);
-            }
-            Rung::Abort if result == TaskResponse::NotSupported => self.next_rung(index, ladder, now),
+        }
+        match ladder {
+            None => {}
+            Some(ladder) if ladder.rung == Rung::Reset => self.time_out(index, now),
+            Some(ladder) if result == TaskResponse::NotSupported => self.next_rung(index, ladder, now),
             // "Failed" is also what targets say of a command that has just ended: its response may be behind this
             // one, and has until the end of the rung.
-            Rung::Abort => {}
-            Rung::Reset => self.time_out(index, now),
+            Some(_) => {}
         }
     }
 
-    fn reset_done(&mut self, index: usize, lun: Lun, now: Instant) {
+    fn reset_done(&mut self, index: usize, tag: u64, now: Instant) {
         let commands = self.channels[index].as_ref().map_or(0, |channel| channel.plan.commands);
         for slot in 0..commands {
             let Some(channel) = &self.channels[index] else { return };
-            let Slot::Command { request, reset, .. } = channel.slots[usize::from(slot)] else {
+            let Slot::Command { reset, .. } = channel.slots[usize::from(slot)] else {
                 continue;
             };
-            let later = self.mutated.is(Mutation::ResetEndsLater) && self.lun_of(request) == lun;
-            if reset || later {
+            if reset == Some(tag) || self.mutated.is(Mutation::ResetEndsLater) {
                 self.ended_by_target(index, slot, now);
             }
         }
