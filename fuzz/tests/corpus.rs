@@ -1,0 +1,133 @@
+//! Every seed of every decoder, and small changes of each: none panics, loops, or allocates beyond its size class.
+//!
+//! `SRP_FUZZ_CHANGES=n` tries so many changes per seed, `SRP_FUZZ_SEED=n` others; without a fuzzer this is the soak.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use srp_fuzz::TARGETS;
+
+/// Counts what a thread holds at most.
+struct Counting;
+
+thread_local! {
+    static HELD: Cell<usize> = const { Cell::new(0) };
+    static MOST: Cell<usize> = const { Cell::new(0) };
+}
+
+fn took(bytes: usize) {
+    let _ = HELD.try_with(|held| {
+        held.set(held.get() + bytes);
+        let _ = MOST.try_with(|most| most.set(most.get().max(held.get())));
+    });
+}
+
+fn gave(bytes: usize) {
+    let _ = HELD.try_with(|held| held.set(held.get().saturating_sub(bytes)));
+}
+
+// SAFETY: every call is passed on to the system's allocator; counting allocates nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        took(layout.size());
+        // SAFETY: as the caller promises.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        gave(layout.size());
+        // SAFETY: as the caller promises.
+        unsafe { System.dealloc(memory, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Changes tried per seed.
+const CHANGES: u64 = 1000;
+/// No input takes longer than this.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// What may be held for an input of so many bytes. A world of the session's target is as large as it is.
+fn allowed(name: &str, len: usize) -> usize {
+    if name == "session" {
+        16 << 20
+    } else {
+        // The buffer an IU is written to again is 64 KiB.
+        (1 << 16) + (16 << 10) + 64 * len
+    }
+}
+
+fn feed(name: &str, run: fn(&[u8]), input: &[u8]) {
+    let (before, start) = (HELD.with(Cell::get), Instant::now());
+    MOST.with(|most| most.set(before));
+    run(input);
+    let held = MOST.with(Cell::get) - before;
+    assert!(
+        held <= allowed(name, input.len()),
+        "{name}: {held} bytes were allocated for {} of input: {input:02x?}",
+        input.len()
+    );
+    assert!(start.elapsed() < LIMIT, "{name}: {input:02x?} takes too long");
+}
+
+/// Flipped bits, other bytes, another length, a part of another seed.
+fn change(rng: &mut fastrand::Rng, input: &mut Vec<u8>, others: &[Vec<u8>]) {
+    for _ in 0..rng.u8(1..=4) {
+        let at = if input.is_empty() { 0 } else { rng.usize(..input.len()) };
+        match rng.u8(0..6) {
+            0 if !input.is_empty() => input[at] ^= 1 << rng.u8(0..8),
+            1 if !input.is_empty() => input[at] = *rng.choice(&[0, 1, 0x7f, 0x80, 0xff]).unwrap_or(&0),
+            2 if !input.is_empty() => input[at] = rng.u8(..),
+            3 => input.truncate(at),
+            4 => input.extend((0..rng.usize(0..24)).map(|_| rng.u8(..))),
+            _ => {
+                if let Some(other) = rng.choice(others) {
+                    let from = rng.usize(0..=other.len());
+                    input.splice(at..at, other[from..].iter().take(64).copied());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn no_seed_breaks_a_rule() {
+    let number = |name| Some(std::env::var(name).ok()?.parse().expect("a number"));
+    let changes: u64 = number("SRP_FUZZ_CHANGES").unwrap_or(CHANGES);
+    let mut rng = fastrand::Rng::with_seed(number("SRP_FUZZ_SEED").unwrap_or(1));
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
+    for target in TARGETS {
+        let folder = corpus.join(target.name);
+        let files = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+        let mut paths: Vec<_> = files.map(|file| file.expect("readable").path()).collect();
+        paths.sort();
+        let seeds: Vec<_> = paths
+            .iter()
+            .map(|path| std::fs::read(path).expect("readable"))
+            .collect();
+        assert!(!seeds.is_empty(), "{} has no seeds", target.name);
+        let changes = if target.name == "session" {
+            changes / 30
+        } else {
+            changes
+        };
+        feed(target.name, target.run, &[]);
+        for seed in &seeds {
+            feed(target.name, target.run, seed);
+            (0..seed.len()).for_each(|len| {
+                if target.name != "session" || len % 16 == 0 {
+                    feed(target.name, target.run, &seed[..len]);
+                }
+            });
+            for _ in 0..changes {
+                let mut input = seed.clone();
+                change(&mut rng, &mut input, &seeds);
+                feed(target.name, target.run, &input);
+            }
+        }
+    }
+}
