@@ -6,10 +6,18 @@ use std::time::Instant;
 /// One request of one queue of one device, unique among the requests a reactor has in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId {
-    /// The reactor's handle for the device queue.
+    /// The reactor's handle for the device queue; not used again for long after the queue is gone.
     pub queue: u32,
     /// The ublk tag.
     pub tag: u16,
+}
+
+impl RequestId {
+    /// A small number for the queue, for tables by queue: no two queues that live at the same time share it.
+    #[must_use]
+    pub const fn queue_slot(self) -> usize {
+        (self.queue & 0xffff) as usize
+    }
 }
 
 /// A device of the backend's, as named by whoever added its queues.
