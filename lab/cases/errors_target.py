@@ -84,7 +84,7 @@ def no_such_lun(bench):
     """--lun names a LUN that the target does not have."""
     assert bench.daemon
     outcome = daemon.cli("attach", target.line(), "--lun", "77")
-    check_told(outcome, 7, "77")
+    check_told(outcome, 7, "16684", "--lun")
     equal("list after it", daemon.answer("list"), {"devices": [], "sessions": []})
 
 

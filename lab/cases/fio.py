@@ -61,4 +61,4 @@ class Running:
 
     def failed(self):
         """Whether it tells of an input/output error."""
-        return bool(re.search(r"Input/output error|error=5|No such device|error=19", self.told()))
+        return bool(re.search(r"io_u error|Input/output error|No such device", self.told()))

@@ -33,6 +33,7 @@ pub(crate) struct DaemonOptions {
 impl Daemon {
     pub(super) fn run(&self, socket: &Path) -> Result<(), Failure> {
         let _last_lines = logging::start(self.log.as_deref())?;
+        crate::daemon::check_host()?;
         // Threads inherit it, so all of the daemon's have it: memory is never reclaimed by writing to the disks
         // that they serve.
         if let Err(error) = rustix::process::configure_io_flusher_behavior(true) {

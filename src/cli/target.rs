@@ -68,6 +68,8 @@ pub(super) struct TargetKeys {
     comp_vector: Option<String>,
 }
 
+const LINE: &str = "give a line as `ublk-srp discover -c` prints it, or see `ublk-srp attach --help`";
+
 impl TargetKeys {
     fn given(&self) -> impl Iterator<Item = (&'static str, &str)> {
         [
@@ -115,10 +117,12 @@ impl TargetKeys {
             parts.push(format!("{key}={value}"));
         }
         let text = parts.join(",");
+        if text.trim().is_empty() {
+            return Err(Failure::new(ErrorKind::Usage, "the target is empty").remedy(LINE));
+        }
         match text.parse::<TargetOptions>() {
             Ok(_) => Ok(text),
-            Err(error) => Err(Failure::of(ErrorKind::Usage, &error)
-                .remedy("give a line as `ublk-srp discover -c` prints it, or see `ublk-srp attach --help`")),
+            Err(error) => Err(Failure::of(ErrorKind::Usage, &error).remedy(LINE)),
         }
     }
 }

@@ -15,7 +15,7 @@ use super::Ground;
 use super::channel::{self, Channel, ChannelSetupError, LocalEnd, SessionGround};
 use super::device::BlockDevice;
 use super::execute::SessionCommands;
-use super::failure::{Login, chain, failure, login_failure, unusable};
+use super::failure::{Login, chain, failure, login_failure, nothing_attached, unusable};
 use super::registry::Nexus;
 use super::session::{Request, Session, acl_name};
 use crate::rpc::protocol::{AttachParams, AttachReport, ErrorData, ErrorKind, SkippedLun};
@@ -288,13 +288,13 @@ pub(crate) async fn disks(session: &mut Session, wanted: &Wanted) -> Result<Atta
         skipped: Vec::new(),
         warnings: ignored(&wanted.target),
     };
-    let mut there = 0;
-    for lun in luns {
+    let mut there = Vec::new();
+    for &lun in &luns {
         if lun.is_well_known() || !wanted.wants(lun) {
             continue;
         }
-        if session.devices.values().any(|device| device.lun() == lun) {
-            there += 1;
+        if let Some(device) = session.devices.values().find(|device| device.lun() == lun) {
+            there.push(format!("LUN {lun} is /dev/ublkb{}", device.number()));
             continue;
         }
         match one_disk(session, &commands, lun, wanted.read_only).await {
@@ -319,7 +319,7 @@ pub(crate) async fn disks(session: &mut Session, wanted: &Wanted) -> Result<Atta
     }
     report.session = session.snapshot().session;
     if report.devices.is_empty() {
-        return Err(nothing(&report, there));
+        return Err(nothing_attached(&report, &there, &luns));
     }
     Ok(report)
 }
@@ -351,42 +351,6 @@ async fn one_disk(
     BlockDevice::attach(session, unit.clone(), &geometry, read_only)
         .await
         .map_err(|error| skipped(error.message, true))
-}
-
-/// Why an attach made nothing.
-fn nothing(report: &AttachReport, there: usize) -> ErrorData {
-    let reasons: Vec<_> = report
-        .skipped
-        .iter()
-        .map(|skipped| format!("LUN {}: {}", skipped.lun, skipped.reason))
-        .collect();
-    if there > 0 && reasons.is_empty() {
-        return failure(ErrorKind::Exists, "all logical units wanted are block devices already")
-            .remedy("`ublk-srp list` shows them");
-    }
-    if report.skipped.iter().any(|skipped| skipped.failed) {
-        return failure(
-            ErrorKind::Host,
-            format!("no block device could be made: {}", reasons.join("; ")),
-        );
-    }
-    if reasons.is_empty() {
-        return failure(
-            ErrorKind::Target,
-            "the target shows this initiator no logical unit that is wanted",
-        )
-        .remedy(format!(
-            "check --lun and --exclude, and that the target maps LUNs for this initiator ({})",
-            report.session.initiator_port
-        ));
-    }
-    failure(
-        ErrorKind::Target,
-        format!(
-            "the target has no disk among the logical units wanted: {}",
-            reasons.join("; ")
-        ),
-    )
 }
 
 fn bringup_failure(error: &BringUpError, session: &Session) -> ErrorData {

@@ -3,11 +3,12 @@
 use std::error::Error;
 use std::fmt::Write as _;
 
+use srp_initiator::scsi::Lun;
 use srp_initiator::session::{LoginError, reject_reason};
 use srp_initiator::wire::login::LoginRejectReason;
 
 use super::connection::ConnectError;
-use crate::rpc::protocol::{ErrorData, ErrorKind};
+use crate::rpc::protocol::{AttachReport, ErrorData, ErrorKind};
 
 /// An error and its causes in one line.
 pub(crate) fn chain(error: &dyn Error) -> String {
@@ -80,7 +81,8 @@ pub(crate) fn login_failure(error: &ConnectError, login: &Login<'_>) -> ErrorDat
              must pass for RoCE"
                 .to_owned(),
         ),
-        ConnectError::Cm(_) | ConnectError::Broken { .. } => (format!("{address}: {}", chain(error)), String::new()),
+        ConnectError::Cm(cause) => (format!("{address}: {}", chain(error)), cause.remedy().to_owned()),
+        ConnectError::Broken { .. } => (format!("{address}: {}", chain(error)), String::new()),
     };
     failure(ErrorKind::Target, message).remedy(remedy)
 }
@@ -107,4 +109,53 @@ fn rejected(reason: LoginRejectReason, login: &Login<'_>) -> ErrorData {
 /// What an unusable login response means.
 pub(crate) fn unusable(error: &LoginError, login: &Login<'_>) -> ErrorData {
     failure(ErrorKind::Target, format!("{}: {}", login.address, chain(error)))
+}
+
+/// Why an attach made no block device: what was left out, what is one already, what the target has.
+pub(crate) fn nothing_attached(report: &AttachReport, there: &[String], luns: &[Lun]) -> ErrorData {
+    let name = &report.session.initiator_port;
+    let reasons: Vec<_> = report
+        .skipped
+        .iter()
+        .map(|skipped| format!("LUN {}: {}", skipped.lun, skipped.reason))
+        .collect();
+    let reasons = reasons.join("; ");
+    if report.skipped.iter().any(|skipped| skipped.failed) {
+        return failure(ErrorKind::Host, format!("no block device could be made: {reasons}"));
+    }
+    if !there.is_empty() {
+        let also = if reasons.is_empty() { "" } else { "; " };
+        let message = format!("nothing is left to attach: {}{also}{reasons}", there.join(", "));
+        return failure(ErrorKind::Exists, message)
+            .remedy("detach it first, or give a second path to it an initiator_ext of its own");
+    }
+    if !reasons.is_empty() {
+        return failure(
+            ErrorKind::Target,
+            format!("the target has no disk among the LUNs wanted: {reasons}"),
+        )
+        .remedy(format!(
+            "LUNs that are missing here have to be mapped at the target for this initiator, on LIO in its ACL {name}"
+        ));
+    }
+    let shown: Vec<_> = luns
+        .iter()
+        .filter(|lun| !lun.is_well_known())
+        .map(Lun::to_string)
+        .collect();
+    if shown.is_empty() {
+        return failure(ErrorKind::Target, "the target has no LUN for this initiator").remedy(format!(
+            "map LUNs for this initiator at the target, on LIO in its ACL {name}"
+        ));
+    }
+    failure(
+        ErrorKind::NotFound,
+        format!(
+            "none of the LUNs that the target has for this initiator is wanted: it has {}",
+            shown.join(", ")
+        ),
+    )
+    .remedy(format!(
+        "check --lun and --exclude, and what the target maps for this initiator ({name})"
+    ))
 }

@@ -56,13 +56,23 @@ impl Ground {
     }
 }
 
-/// Runs the daemon until it is told to end.
+fn host(error: &dyn std::error::Error) -> ErrorData {
+    failure(ErrorKind::Host, chain(error))
+}
+
+/// Whether this host lets us serve block devices.
+///
+/// # Errors
+/// What it lacks.
+pub(crate) fn check_host() -> Result<(), ErrorData> {
+    ublk_frontend::control::check().map(drop).map_err(|error| host(&error))
+}
+
+/// Runs the daemon until it is told to end. [`check_host`] comes first.
 ///
 /// # Errors
 /// When this host lacks what it needs, or another daemon runs.
 pub(crate) async fn run(options: DaemonOptions) -> Result<(), ErrorData> {
-    let host = |error: &dyn std::error::Error| failure(ErrorKind::Host, chain(error));
-    ublk_frontend::control::check().map_err(|error| host(&error))?;
     let socket = ControlSocket::bind(&options.socket)?;
     leftover::sweep();
     let (events, from_reactors) = mpsc::unbounded_channel();

@@ -39,20 +39,20 @@ pub(crate) fn remedy(cause: &io::Error) -> &'static str {
     }
 }
 
-/// What to do about an error of the connection manager.
+/// What to do about an error of the connection manager; empty when nothing is known.
 pub(crate) fn cm_remedy(errno: i32) -> &'static str {
     match errno {
-        libc::ENODEV => "; no RDMA device owns the local address: check `rdma link` and `ip route get` for the target",
-        libc::EADDRNOTAVAIL => "; the local address is not configured on this host",
-        libc::ENETUNREACH | libc::EHOSTUNREACH => "; no route to the target: check `ip route get` and `ip neigh`",
+        libc::ENODEV => "no RDMA device owns the local address: check `rdma link` and `ip route get` for the target",
+        libc::EADDRNOTAVAIL => "the local address is not configured on this host",
+        libc::ENETUNREACH | libc::EHOSTUNREACH => "no route to the target: check `ip route get` and `ip neigh`",
         libc::ETIMEDOUT => {
-            "; the target did not answer: check cabling, VLAN, MTU and firewall (RoCE v2 is UDP port 4791)"
+            "the target did not answer: check cabling, VLAN, MTU and firewall (RoCE v2 is UDP port 4791)"
         }
-        libc::ECONNREFUSED => "; nobody listens on that address and port",
-        libc::EADDRINUSE => "; the local port is in use",
-        libc::EAFNOSUPPORT => "; local and target address are of different families",
-        libc::EPERM | libc::EACCES => "; run as root, or give the user access to /dev/infiniband/rdma_cm",
-        libc::EINVAL => "; the connection is not in a state that allows this",
+        libc::ECONNREFUSED => "nobody listens on that address and port",
+        libc::EADDRINUSE => "the local port is in use",
+        libc::EAFNOSUPPORT => "local and target address are of different families",
+        libc::EPERM | libc::EACCES => "run as root, or give the user access to /dev/infiniband/rdma_cm",
+        libc::EINVAL => "the connection is not in a state that allows this",
         _ => "",
     }
 }

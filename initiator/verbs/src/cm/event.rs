@@ -190,7 +190,11 @@ struct Status(i32);
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let errno = self.0.saturating_abs();
-        write!(f, "{}{}", std::io::Error::from_raw_os_error(errno), cm_remedy(errno))
+        write!(f, "{}", std::io::Error::from_raw_os_error(errno))?;
+        match cm_remedy(errno) {
+            "" => Ok(()),
+            remedy => write!(f, "; {remedy}"),
+        }
     }
 }
 

@@ -27,10 +27,10 @@ const RDMA_OPTION_ID_ACK_TIMEOUT: c_int = 3;
 #[derive(Debug, thiserror::Error)]
 pub enum CmError {
     /// No id could be created.
-    #[error("no connection id: {0}{hint}", hint = hint(.0))]
+    #[error("no connection id: {0}")]
     Create(io::Error),
     /// Address resolution did not start.
-    #[error("the address {destination} cannot be resolved: {cause}{hint}", hint = hint(.cause))]
+    #[error("the address {destination} cannot be resolved: {cause}")]
     ResolveAddress {
         /// The target.
         destination: Address,
@@ -38,7 +38,7 @@ pub enum CmError {
         cause: io::Error,
     },
     /// Route resolution did not start.
-    #[error("no route can be resolved: {0}{hint}", hint = hint(.0))]
+    #[error("no route can be resolved: {0}")]
     ResolveRoute(io::Error),
     /// The ack timeout was not accepted.
     #[error("the ack timeout {exponent} is not accepted (0 to 31): {cause}")]
@@ -52,24 +52,37 @@ pub enum CmError {
     #[error("{0} bytes of private data do not fit a connection request (at most {max})", max = ConnectParams::MAX_PRIVATE_DATA)]
     PrivateDataTooLong(usize),
     /// The request was not sent.
-    #[error("the connection request cannot be sent: {0}{hint}", hint = hint(.0))]
+    #[error("the connection request cannot be sent: {0}")]
     Connect(io::Error),
     /// The connection manager has no parameters for this step of the queue pair.
-    #[error("the connection manager has no queue pair parameters: {0}{hint}", hint = hint(.0))]
+    #[error("the connection manager has no queue pair parameters: {0}")]
     QueuePairParameters(io::Error),
     /// The queue pair did not follow.
     #[error(transparent)]
     QueuePair(#[from] QueuePairError),
     /// The confirmation was not sent.
-    #[error("the connection cannot be confirmed: {0}{hint}", hint = hint(.0))]
+    #[error("the connection cannot be confirmed: {0}")]
     Establish(io::Error),
     /// The disconnect request was not sent.
-    #[error("the connection cannot be ended in order: {0}{hint}", hint = hint(.0))]
+    #[error("the connection cannot be ended in order: {0}")]
     Disconnect(io::Error),
 }
 
-fn hint(cause: &io::Error) -> &'static str {
-    cm_remedy(cause.raw_os_error().unwrap_or(0))
+impl CmError {
+    /// What an administrator can do about it; empty when nothing is known.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::Create(cause)
+            | Self::ResolveAddress { cause, .. }
+            | Self::ResolveRoute(cause)
+            | Self::AckTimeout { cause, .. }
+            | Self::Connect(cause)
+            | Self::QueuePairParameters(cause)
+            | Self::Establish(cause)
+            | Self::Disconnect(cause) => cm_remedy(cause.raw_os_error().unwrap_or(0)),
+            Self::PrivateDataTooLong(_) | Self::QueuePair(_) => "",
+        }
+    }
 }
 
 /// What a connection request says. The defaults are ib_srp's.

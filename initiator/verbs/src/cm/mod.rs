@@ -25,6 +25,7 @@ pub use event::{CmIdKey, Event, PrivateData, Reply};
 pub use id::{CmError, CmId, ConnectParams, LocalPort};
 pub use reject::RejectReason;
 
+use crate::device::list_devices;
 use crate::errno::{check, check_pointer, remedy};
 
 /// An event channel cannot be opened or read.
@@ -38,6 +39,9 @@ pub enum EventChannelError {
         "this host has no RDMA device; load the HCA's driver, or for soft RoCE `rdma link add rxe0 type rxe netdev ...`"
     )]
     NoDevice,
+    /// RDMA devices exist, but none that user space may use.
+    #[error("{} has no device node below /dev/infiniband; load the module with `modprobe ib_uverbs`", .0.join(", "))]
+    NoVerbs(Vec<String>),
     /// Opening failed.
     #[error("the connection manager cannot be opened: {0}{hint}", hint = remedy(.0))]
     Open(io::Error),
@@ -52,7 +56,13 @@ impl EventChannelError {
             return Self::NoConnectionManager;
         }
         match cause.raw_os_error() {
-            Some(libc::ENODEV | libc::ENOENT) => Self::NoDevice,
+            Some(libc::ENODEV | libc::ENOENT) => {
+                let devices = list_devices().unwrap_or_default();
+                match devices.into_iter().map(|device| device.name).collect::<Vec<_>>() {
+                    names if names.is_empty() => Self::NoDevice,
+                    names => Self::NoVerbs(names),
+                }
+            }
             _ => Self::Open(cause),
         }
     }
