@@ -1,10 +1,11 @@
-"""What a case is, and where its name comes from: module/function, as in errors/without-daemon."""
+"""What a case is, and where its name comes from: module/function, as in errors_usage/daemon-not-running."""
 
 import importlib
 from dataclasses import dataclass
 
 MODULES = (
-    "zoo", "files", "force", "io", "detach", "cycles", "sessions", "peer", "ipv6", "crash", "errors",
+    "zoo", "files", "force", "io", "detach", "cycles", "sessions", "peer", "ipv6", "restart", "shutdown", "crash",
+    "errors_host", "errors_target", "errors_usage", "wire",
 )  # fmt: skip
 
 
@@ -15,6 +16,7 @@ class Case:
     limit: int  # seconds
     full_limit: int  # the same with --full
     smoke: bool  # also on the oldest kernel by default
+    pair: bool  # needs a wire: runs in the initiator of a pair of guests
 
 
 # Run by lab/test --full (and --only) alone.
@@ -25,12 +27,12 @@ LONG = {
 CASES = []
 
 
-def case(limit=90, full_limit=None, smoke=False):
+def case(limit=90, full_limit=None, smoke=False, pair=False):
     """Makes a function with one parameter, the Bench, a case. Its docstring says what it proves."""
 
     def register(function):
         name = f"{function.__module__.rpartition('.')[2]}/{function.__name__.replace('_', '-')}"
-        CASES.append(Case(name, function, limit, full_limit or limit, smoke))
+        CASES.append(Case(name, function, limit, full_limit or limit, smoke, pair))
         return function
 
     return register

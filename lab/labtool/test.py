@@ -1,6 +1,7 @@
 """lab/test: every test there is, in one go. Its last line is `N passed, N failed`."""
 
 import argparse
+import contextlib
 import os
 import re
 import subprocess
@@ -8,12 +9,11 @@ import time
 
 from cases import registry
 
-from . import options, paths
-from .guest import Guest, GuestDied
+from . import options, pair, paths
+from .guest import Guest, GuestDied, Settings
 
 OLDEST = "6.12"
-SHELL = ["sh", "-c"]
-CARGO = '. lab/env; exec cargo "$@"'
+CARGO = ("sh", "-c", '. lab/env; exec cargo "$@"', "cargo")
 STEPS = (
     ("format", ("fmt", "--all", "--check"), {}),
     ("clippy", ("clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"), {}),
@@ -21,7 +21,11 @@ STEPS = (
     ("documentation", ("doc", "--workspace", "--no-deps", "--locked"), {"RUSTDOCFLAGS": "-D warnings"}),
 )
 TEST_RESULT = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed", re.M)
+STEP_LIMIT = 2400
 WEDGED = 3
+MARGIN = 60  # for clearing up after a case
+LAST_WORDS = """tail -n 60 /var/log/ublk-srp.log | grep -v ' libublk::'
+echo w > /proc/sysrq-trigger; dmesg | grep -v 'receiving failed' | tail -n 80"""
 
 
 class Tally:
@@ -33,60 +37,101 @@ class Tally:
         self.failed += not ok
         print(f"{'ok' if ok else 'FAILED'} {name} ({seconds:.0f} s)", flush=True)
         if not ok:
-            print("\n".join("    " + line for line in told.splitlines()[-120:]), flush=True)
+            print("\n".join("    " + line for line in told.splitlines()[-160:]), flush=True)
 
 
 def step(tally, name, argv, environment=None):
     """A command on this host. Tests in its output are counted, else it counts as one."""
     paths.say(f"{name} ...")
     started = time.monotonic()
-    done = subprocess.run(
+    process = subprocess.Popen(
         argv, cwd=paths.TREE, env=os.environ | (environment or {}), stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
     )  # fmt: skip
+    try:
+        told, _ = process.communicate(timeout=STEP_LIMIT)
+    except BaseException as error:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, 9)
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise
+        told = process.communicate()[0] + f"\ntime limit of {STEP_LIMIT} s reached"
     seconds = time.monotonic() - started
-    counts = [(int(good), int(bad)) for good, bad in TEST_RESULT.findall(done.stdout)]
-    tally.passed += sum(good for good, _ in counts)
-    failed = sum(bad for _, bad in counts)
-    tally.failed += failed
-    if counts and done.returncode == 0:
-        print(f"ok {name}: {sum(good for good, _ in counts)} tests ({seconds:.0f} s)", flush=True)
-    elif counts and failed:
-        print("\n".join(done.stdout.splitlines()[-200:]), flush=True)
-        print(f"FAILED {name}: {failed} tests ({seconds:.0f} s)", flush=True)
+    counts = [(int(good), int(bad)) for good, bad in TEST_RESULT.findall(told)]
+    good, bad = (sum(each) for each in zip(*counts)) if counts else (0, 0)
+    if good and not bad and process.returncode == 0:
+        tally.passed += good
+        print(f"ok {name}: {good} tests ({seconds:.0f} s)", flush=True)
+    elif bad:
+        tally.passed += good
+        tally.failed += bad
+        print(f"FAILED {name}: {bad} of {good + bad} tests ({seconds:.0f} s)", flush=True)
+        print("\n".join("    " + line for line in told.splitlines()[-200:]), flush=True)
     else:
-        tally.add(name, done.returncode == 0, seconds, done.stdout)
-    return done.returncode == 0
+        tally.passed += good
+        tally.add(name, process.returncode == 0, seconds, told)
+    return process.returncode == 0
+
+
+class Bed:
+    """Where cases run: a guest, or a pair of them, kept for the next case until it is of no more use."""
+
+    def __init__(self, kernel, on_wire):
+        self.settings = Settings(kernel=kernel)
+        self.on_wire = on_wire
+        self.stack = contextlib.ExitStack()
+        self.guest = None
+
+    def run(self, case, full):
+        """(whether it passed, what it told)"""
+        try:
+            if self.guest is None:
+                self._boot()
+            limit = (case.full_limit if full else case.limit) + MARGIN
+            argv = ["python3", "-B", "-m", "cases.run", case.name, *(["--full"] if full else [])]
+            result = self.guest.run(argv, limit=limit, env={"PYTHONPATH": "/src/lab"})
+            told = result.text
+            if result.timed_out:
+                told += f"\ntime limit of {limit} s reached\n" + self.guest.run(["sh", "-c", LAST_WORDS], 30).text
+            if result.timed_out or result.code == WEDGED:
+                self.end()
+            return result.code == 0, told
+        except GuestDied as error:
+            self.end()
+            return False, str(error)
+
+    def _boot(self):
+        if self.on_wire:
+            self.guest = self.stack.enter_context(pair.boot(self.settings)).initiator
+        else:
+            self.guest = self.stack.enter_context(Guest.boot(self.settings))
+
+    def end(self):
+        self.guest = None
+        self.stack.close()
 
 
 def in_guests(tally, kernel, cases, full):
-    """The cases in one guest that stays warm; one that is of no more use is replaced."""
-    guest = None
-    paths.say(f"{len(cases)} cases on kernel {kernel} ...")
-    try:
-        for case in cases:
-            started = time.monotonic()
-            name = f"{case.name} on {kernel}"
-            try:
-                if guest is None:
-                    guest = Guest.boot(kernel=kernel)
-                limit = (case.full_limit if full else case.limit) + 60
-                argv = ["python3", "-B", "-m", "cases.run", case.name, *(["--full"] if full else [])]
-                result = guest.run(argv, limit=limit, env={"PYTHONPATH": "/src/lab"})
-            except GuestDied as error:
-                tally.add(name, False, time.monotonic() - started, str(error))
-                if guest:
-                    guest.stop()
-                guest = None
-                continue
-            told = result.text + (f"\ntime limit of {limit} s reached" if result.timed_out else "")
-            tally.add(name, result.code == 0, time.monotonic() - started, told)
-            if result.code == WEDGED or result.timed_out:
-                guest.stop()
-                guest = None
-    finally:
-        if guest:
-            guest.stop()
+    for on_wire in (False, True):
+        chosen = [case for case in cases if case.pair == on_wire]
+        if not chosen:
+            continue
+        paths.say(f"{len(chosen)} cases on kernel {kernel}{', two guests on a wire' if on_wire else ''} ...")
+        bed = Bed(kernel, on_wire)
+        try:
+            for case in chosen:
+                started = time.monotonic()
+                ok, told = bed.run(case, full)
+                tally.add(f"{case.name} on {kernel}", ok, time.monotonic() - started, told)
+        finally:
+            bed.end()
+
+
+def chosen_cases(chosen, kernel):
+    """Without being asked for more, the oldest kernel gets the smoke only, without a wire."""
+    smoke = kernel == OLDEST and not (chosen.full or chosen.only or chosen.kernel)
+    every = [case for case in registry.all_cases() if not chosen.only or chosen.only in case.name]
+    return [case for case in every if not smoke or (case.smoke and not case.pair)]
 
 
 def parser():
@@ -102,19 +147,12 @@ def main(arguments):
     chosen = parser().parse_args(arguments)
     options.end_on_signals()
     tally = Tally()
-    if not step(tally, "set-up of this host", ["lab/setup"]):
-        print("0 passed, 1 failed")
-        return 1
-    if not (chosen.lab_only or chosen.only):
-        for name, cargo, environment in STEPS:
-            step(tally, name, [*SHELL, CARGO, "cargo", *cargo], environment)
-    if step(tally, "release build", ["lab/build"]):
-        cases = [case for case in registry.all_cases() if not chosen.only or chosen.only in case.name]
-        for kernel in [chosen.kernel] if chosen.kernel else ["newest", OLDEST]:
-            short = kernel == OLDEST and not (chosen.full or chosen.only or chosen.kernel)
-            chosen_cases = [case for case in cases if case.smoke or not short]
-            if not (chosen.full or chosen.only):
-                chosen_cases = [case for case in chosen_cases if case.name not in registry.LONG]
-            in_guests(tally, kernel, chosen_cases, chosen.full)
+    if step(tally, "set-up of this host", ["lab/setup"]):
+        if not (chosen.lab_only or chosen.only):
+            for name, cargo, environment in STEPS:
+                step(tally, name, [*CARGO, *cargo], environment)
+        if step(tally, "release build", ["lab/build"]):
+            for kernel in [chosen.kernel] if chosen.kernel else ["newest", OLDEST]:
+                in_guests(tally, kernel, chosen_cases(chosen, kernel), chosen.full)
     print(f"{tally.passed} passed, {tally.failed} failed", flush=True)
     return 1 if tally.failed or not tally.passed else 0
