@@ -19,11 +19,6 @@ class Case:
     pair: bool  # needs a wire: runs in the initiator of a pair of guests
 
 
-# Run by lab/test --full (and --only) alone.
-LONG = {
-    "io/random", "io/sequential", "io/mixed", "peer/side-by-side", "files/xfs", "files/ext4-on-4096-byte-blocks",
-    "detach/beside-busy-ones", "cycles/attach-and-detach",
-}  # fmt: skip
 CASES = []
 
 
