@@ -4,7 +4,7 @@ import importlib
 import os
 import sys
 
-SUBCOMMANDS = ("image", "run", "vm", "shell", "test")
+SUBCOMMANDS = ("image", "run", "vm", "shell", "test", "bench")
 
 
 def main():

@@ -154,5 +154,7 @@ def main(arguments):
         if step(tally, "release build", ["lab/build"]):
             for kernel in [chosen.kernel] if chosen.kernel else ["newest", OLDEST]:
                 in_guests(tally, kernel, chosen_cases(chosen, kernel), chosen.full)
+            if not chosen.only:
+                step(tally, "benchmark, short form", ["lab/bench", "--short"])
     print(f"{tally.passed} passed, {tally.failed} failed", flush=True)
     return 1 if tally.failed or not tally.passed else 0

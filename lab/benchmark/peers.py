@@ -1,0 +1,230 @@
+"""Who is measured: each makes a block device over the same kind of memory, in the same guest, through the same port."""
+
+import json
+import pathlib
+import subprocess
+import time
+
+from cases import target
+from cases.command import Failed, attempt, check, run, wait_until
+
+CONFIG = pathlib.Path("/sys/kernel/config")
+NQN = "lab-nvme"
+IQN = "iqn.2026-01.org.example:lab"
+LUN = 0
+SIZE = 256 << 20
+
+
+def write(path, value):
+    pathlib.Path(path).write_text(str(value))
+
+
+def disks():
+    return {path.name for path in pathlib.Path("/sys/class/block").glob("sd*")}
+
+
+def new_disk(before, lun):
+    """The disk of a LUN that has appeared since."""
+    found = []
+
+    def there():
+        found[:] = [
+            name
+            for name in disks() - before
+            if pathlib.Path(f"/sys/class/block/{name}/device").resolve().name.rpartition(":")[2] == str(lun)
+        ]
+        return found
+
+    wait_until("the peer's disk is there", there, 30)
+    run("udevadm", "settle", limit=30)
+    return f"/dev/{found[0]}"
+
+
+class Ours:
+    """ublk-srp, with the options given."""
+
+    name = "ublk-srp"
+
+    def __init__(self, options=""):
+        self.options = options
+
+    def start(self):
+        with open("/var/log/ublk-srp.log", "wb") as log:
+            self.daemon = subprocess.Popen(["ublk-srp", "daemon"], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        wait_until("the daemon answers", lambda: attempt("ublk-srp", "status").code == 0, 20)
+        line = target.line() + (f",{self.options}" if self.options else "")
+        told = run("ublk-srp", "attach", line, "--lun", str(LUN), "--json").out
+        return json.loads(told.splitlines()[0])["devices"][0]["path"]
+
+    def stop(self):
+        attempt("ublk-srp", "detach", "--all", "--force")
+        self.daemon.terminate()
+        self.daemon.wait(30)
+
+    def figures(self):
+        """Of the daemon since its start: CPU ticks in user and system mode, voluntary switches, system calls."""
+        ticks, switches, enters = [0, 0], 0, None
+        for task in pathlib.Path(f"/proc/{self.daemon.pid}/task").iterdir():
+            fields = (task / "stat").read_text().rpartition(")")[2].split()
+            ticks[0] += int(fields[11])
+            ticks[1] += int(fields[12])
+            for line in (task / "status").read_text().splitlines():
+                if line.startswith("voluntary_ctxt_switches"):
+                    switches += int(line.split()[1])
+        return {"user_ticks": ticks[0], "system_ticks": ticks[1], "voluntary_switches": switches}
+
+
+class KernelSrp:
+    name = "ib_srp"
+
+    def start(self):
+        before = disks()
+        run("peer-login", limit=60)
+        return new_disk(before, LUN)
+
+    def stop(self):
+        attempt("peer-logout")
+
+
+class Iscsi:
+    """iSCSI over TCP, to LIO; the same ramdisk kind."""
+
+    name = "iscsi"
+    port = 3260
+    interface = "default"
+    modules = ("iscsi_target_mod", "iscsi_tcp")
+
+    def start(self):
+        run("modprobe", "-a", *self.modules)
+        pathlib.Path("/run/lock/iscsi").mkdir(parents=True, exist_ok=True)
+        if attempt("pidof", "iscsid").code:
+            if not pathlib.Path("/etc/iscsi/initiatorname.iscsi").exists():
+                write("/etc/iscsi/initiatorname.iscsi", "InitiatorName=iqn.2026-01.org.example:host\n")
+            run("iscsid", limit=30)
+        self.make_target()
+        self.where = ("-m", "node", "-T", self.iqn, "-p", f"10.9.0.1:{self.port}")
+        before = disks()
+        run("iscsiadm", *self.where, "-I", self.interface, "-o", "new")
+        run("iscsiadm", *self.where, "-l", limit=60)
+        return new_disk(before, LUN)
+
+    @property
+    def iqn(self):
+        return f"{IQN}-{self.name}"
+
+    def make_target(self):
+        store = CONFIG / "target/core" / f"rd_mcp_{self.port}" / self.name
+        store.mkdir(parents=True)
+        write(store / "control", f"rd_pages={SIZE // 4096}")
+        write(store / "enable", 1)
+        group = CONFIG / "target/iscsi" / self.iqn / "tpgt_1"
+        (group / "lun/lun_0").mkdir(parents=True)
+        (group / "lun/lun_0" / self.name).symlink_to(store)
+        for name, value in (("generate_node_acls", 1), ("demo_mode_write_protect", 0), ("authentication", 0)):
+            write(group / "attrib" / name, value)
+        (group / "np" / f"10.9.0.1:{self.port}").mkdir()
+        self.prepare_portal(group / "np" / f"10.9.0.1:{self.port}")
+        write(group / "enable", 1)
+
+    def prepare_portal(self, portal):
+        pass
+
+    def stop(self):
+        attempt("iscsiadm", *self.where, "-u", limit=60)
+        attempt("iscsiadm", *self.where, "-o", "delete")
+
+
+class Iser(Iscsi):
+    """iSCSI extensions for RDMA, to LIO."""
+
+    name = "iser"
+    port = 3261
+    interface = "iser"
+    modules = ("iscsi_target_mod", "ib_isert", "ib_iser")
+
+    def prepare_portal(self, portal):
+        write(portal / "iser", 1)
+
+
+class Nvme:
+    """NVMe over RDMA, to nvmet, over brd."""
+
+    name = "nvme-rdma"
+
+    def start(self):
+        run("modprobe", "-a", "nvmet", "nvmet-rdma", "nvme-rdma")
+        run("modprobe", "brd", "rd_nr=1", f"rd_size={SIZE // 1024}")
+        subsystem = CONFIG / "nvmet/subsystems" / NQN
+        (subsystem / "namespaces/1").mkdir(parents=True)
+        write(subsystem / "attr_allow_any_host", 1)
+        write(subsystem / "namespaces/1/device_path", "/dev/ram0")
+        write(subsystem / "namespaces/1/enable", 1)
+        port = CONFIG / "nvmet/ports/1"
+        port.mkdir()
+        for name, value in (("addr_adrfam", "ipv4"), ("addr_trtype", "rdma"), ("addr_traddr", "10.9.0.1"),
+                            ("addr_trsvcid", "4420")):  # fmt: skip
+            write(port / name, value)
+        (port / "subsystems" / NQN).symlink_to(subsystem)
+        run("nvme", "connect", "-t", "rdma", "-a", "10.9.0.1", "-s", "4420", "-n", NQN, "-i", "2", limit=60)
+        wait_until("the namespace is there", lambda: pathlib.Path("/dev/nvme0n1").exists(), 30)
+        run("udevadm", "settle", limit=30)
+        return "/dev/nvme0n1"
+
+    def stop(self):
+        attempt("nvme", "disconnect", "-n", NQN, limit=30)
+
+
+class UblkMemory:
+    """Our own ublk front end over local memory: what is left when nothing is behind it."""
+
+    name = "ublk-memory"
+    program = "/opt/ublk-srp/examples/memory"
+
+    def start(self):
+        check(pathlib.Path(self.program).exists(), "build it: cargo build --release -p ublk-frontend --example memory")
+        before = set(pathlib.Path("/dev").glob("ublkb*"))
+        self.process = subprocess.Popen(
+            [self.program, "--mib", str(SIZE >> 20), "--reactors", "2", "--queues", "2", "--depth", "128"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+        )
+        found = []
+
+        def there():
+            found[:] = set(pathlib.Path("/dev").glob("ublkb*")) - before
+            return found
+
+        wait_until("the device is there", there, 20)
+        run("udevadm", "settle", limit=30)
+        return str(found[0])
+
+    def stop(self):
+        self.process.terminate()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            raise Failed("the memory device does not end") from None
+
+
+PEERS = {peer.name: peer for peer in (Ours, KernelSrp, Iscsi, Iser, Nvme, UblkMemory)}
+
+
+def raw_limits(seconds):
+    """What the port itself gives, by perftest."""
+    limits = {}
+    for name, program, size, column in (
+        ("read 256 KiB, MB/s", "ib_read_bw", 262144, 3),
+        ("read 4 KiB, messages/s", "ib_read_bw", 4096, 4),
+        ("send 4 KiB, us one way", "ib_send_lat", 4096, 5),
+    ):
+        words = [program, "-d", "rxe0", "-x", "1", "-F", "-s", str(size)]
+        words += ["-D", str(seconds)] if program.endswith("bw") else ["-n", "500"]
+        server = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(1)
+        outcome = attempt(*words, "10.9.0.1", limit=60 + seconds)
+        server.terminate()
+        server.wait(10)
+        rows = [line.split() for line in outcome.out.splitlines() if line.split()[:1] == [str(size)]]
+        if outcome.code or not rows:
+            raise Failed(outcome.told())
+        value = float(rows[-1][column])
+        limits[name] = value * 1e6 if "messages" in name else value
+    return limits

@@ -1,0 +1,124 @@
+"""python3 -m benchmark.run SETTINGS: in a guest with a target up. SETTINGS and the result are JSON."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+from cases.command import Failed, attempt, run
+
+from . import peers, points
+
+MOUNT = "/mnt"
+FILE_SIZE = 48 << 20
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def busy_ticks():
+    """CPU time of the whole guest that was not idle."""
+    fields = [int(field) for field in open("/proc/stat").readline().split()[1:9]]
+    return sum(fields) - fields[3] - fields[4]
+
+
+def job(outcome):
+    """Reads and writes of fio's JSON, as one."""
+    told = json.loads(outcome.out[outcome.out.index("{") :])["jobs"][0]
+    if told["error"]:
+        raise Failed(outcome.told())
+    sides = [told[side] for side in ("read", "write") if told[side]["total_ios"]]
+    ios = sum(side["total_ios"] for side in sides)
+    percentile = {
+        key: max(side["clat_ns"].get("percentile", {}).get(f"{key:.6f}", 0) for side in sides) / 1000
+        for key in (50.0, 99.0, 99.9)
+    }
+    return {
+        "ios": ios,
+        "iops": sum(side["iops"] for side in sides),
+        "bytes_per_second": sum(side["bw_bytes"] for side in sides),
+        "latency_us": {f"{key:g}": value for key, value in percentile.items()},
+        "fio_cpu": told["usr_cpu"] + told["sys_cpu"],
+    }
+
+
+def on_file(point, path):
+    """A file on a new filesystem, written; or read past the page cache."""
+    run("blockdev", "--flushbufs", path)
+    run("mkfs.ext4", "-F", "-q", "-E", "nodiscard", path, limit=60)
+    run("mount", path, MOUNT)
+    try:
+        name = f"{MOUNT}/file"
+        if point.rw == "read":
+            run("dd", "if=/dev/zero", f"of={name}", "bs=1M", f"count={FILE_SIZE >> 20}", "conv=fsync", "status=none")
+            pathlib.Path("/proc/sys/vm/drop_caches").write_text("3")
+        return run(*point.fio(name, 0, FILE_SIZE), limit=120)
+    finally:
+        run("umount", MOUNT, limit=60)
+
+
+def measure(peer, point, path, seconds):
+    before, figures = busy_ticks(), peer.figures() if hasattr(peer, "figures") else None
+    if point.file:
+        outcome = on_file(point, path)
+    else:
+        outcome = run(*point.fio(path, seconds, peers.SIZE), limit=seconds + 60)
+    result = job(outcome)
+    result["guest_cpu_us_per_io"] = (busy_ticks() - before) / TICKS * 1e6 / max(result["ios"], 1)
+    if figures:
+        after = peer.figures()
+        result["daemon"] = {key: (after[key] - figures[key]) / max(result["ios"], 1) for key in figures}
+    return result
+
+
+def versions():
+    def said(*argv):
+        outcome = attempt(*argv)
+        return (outcome.out or outcome.err).strip().splitlines()[0] if outcome.out or outcome.err else "?"
+
+    return {
+        "kernel": os.uname().release,
+        "fio": said("fio", "--version"),
+        "nvme-cli": said("nvme", "version"),
+        "open-iscsi": said("iscsiadm", "--version"),
+        "ublk-srp": said("ublk-srp", "--version"),
+        "processors": os.cpu_count(),
+    }
+
+
+def main():
+    settings = json.loads(sys.argv[1])
+    chosen = points.chosen(settings["points"])
+    running, results = [], []
+    result = {"settings": settings, "versions": versions(), "points": [vars(point) for point in chosen]}
+    try:
+        if settings["limits"]:
+            result["limits"] = peers.raw_limits(2)
+        for name in settings["peers"]:
+            kind, _, options = name.partition(":")
+            peer = peers.PEERS[kind](options) if options else peers.PEERS[kind]()
+            peer.name = name
+            print(f"starting {name}", file=sys.stderr, flush=True)
+            running.append((peer, peer.start()))
+        for number in range(settings["rounds"]):
+            for point in chosen:
+                # Each round begins with another peer, so that none always comes first.
+                turn = number % len(running)
+                for peer, path in running[turn:] + running[:turn]:
+                    if point.file and peer.name == "ublk-memory":
+                        continue
+                    measured = measure(peer, point, path, settings["seconds"])
+                    results.append({"round": number, "point": point.name, "peer": peer.name, **measured})
+                    print(
+                        f"round {number + 1}: {point.name:14} {peer.name:12} {measured['iops']:9.0f} IOPS "
+                        f"{measured['bytes_per_second'] / 1e6:8.1f} MB/s",
+                        file=sys.stderr, flush=True,
+                    )  # fmt: skip
+    finally:
+        result["results"] = results
+        pathlib.Path("/out/bench.json").write_text(json.dumps(result))
+        for peer, _ in reversed(running):
+            peer.stop()
+    subprocess.run(["sync"])
+
+
+main()

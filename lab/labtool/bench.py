@@ -1,0 +1,79 @@
+"""lab/bench: ublk-srp, ib_srp, iSER, iSCSI and NVMe-oF RDMA against the same kind of memory in one guest, alternating.
+
+The figures of one run can be compared with each other and with nothing else: an emulated guest is slow, and its speed
+drifts with whatever the machine does beside it.
+"""
+
+import argparse
+import json
+import pathlib
+import subprocess
+import tempfile
+
+from benchmark import points
+
+from . import options, paths, plot, report
+from .guest import Guest, Settings
+
+PEERS = ("ublk-srp", "ib_srp", "iser", "iscsi", "nvme-rdma", "ublk-memory")
+
+
+def parser():
+    parse = argparse.ArgumentParser(prog="lab/bench", description=__doc__)
+    parse.add_argument("--kernel", default="newest", help="newest (default) or a version prefix such as 6.12")
+    parse.add_argument("--rounds", type=int, default=7, metavar="N", help="passes over all points (default 7)")
+    parse.add_argument("--seconds", type=int, default=2, metavar="S", help="length of each measurement (default 2)")
+    parse.add_argument("--points", default="", metavar="LIST", help="only these, by prefix: 4k-read-1,256k")
+    parse.add_argument(
+        "--peers", default=",".join(PEERS), metavar="LIST",
+        help="whom to measure, the first one against the second; ublk-srp:ch_count=1 gives target options after a colon",
+    )  # fmt: skip
+    parse.add_argument("--short", action="store_true", help="a few points once, to see that it works")
+    parse.add_argument("--no-limits", action="store_true", help="do not measure the port's own limits")
+    parse.add_argument("--out", type=pathlib.Path, help="folder for results.json, table.md and plots")
+    return parse
+
+
+def settings_of(chosen):
+    settings = {
+        "rounds": chosen.rounds,
+        "seconds": chosen.seconds,
+        "points": [name for name in chosen.points.split(",") if name],
+        # A comma parts peers, so a semicolon parts the options of one.
+        "peers": [name.replace(";", ",") for name in chosen.peers.split(",") if name],
+        "limits": not chosen.no_limits,
+    }
+    if chosen.short:
+        settings |= {"rounds": 1, "seconds": 1, "points": list(points.SHORT)}
+    points.chosen(settings["points"])
+    return settings
+
+
+def main(arguments):
+    chosen = parser().parse_args(arguments)
+    options.end_on_signals()
+    settings = settings_of(chosen)
+    subprocess.run([paths.LAB / "build"], check=True)
+    with tempfile.TemporaryDirectory() as folder:
+        with Guest.boot(Settings(kernel=chosen.kernel, out=pathlib.Path(folder))) as guest:
+            guest.check(["sh", "-c", "fabric-up && target-up"], options.SETUP_LIMIT)
+            done = guest.run(
+                ["python3", "-B", "-m", "benchmark.run", json.dumps(settings)], limit=6 * 3600,
+                env={"PYTHONPATH": "/src/lab"}, output=options.Output(), errors=options.Output(),
+            )  # fmt: skip
+            if done.code:
+                log = guest.run(["tail", "-n", "30", "/var/log/ublk-srp.log"], limit=20)
+                paths.say(f"the benchmark failed\n{log.text}")
+                return 1
+        result = json.loads((pathlib.Path(folder) / "bench.json").read_text())
+    result["command"] = " ".join(["lab/bench", *arguments])
+    summary = report.summary(result)
+    table = report.markdown(result, summary)
+    print(table)
+    if chosen.out:
+        chosen.out.mkdir(parents=True, exist_ok=True)
+        (chosen.out / "results.json").write_text(json.dumps(result))
+        (chosen.out / "table.md").write_text(table)
+        for name, picture in plot.pictures(result, summary).items():
+            (chosen.out / f"{name}.svg").write_text(picture)
+    return 0

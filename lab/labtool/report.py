@@ -1,0 +1,103 @@
+"""What a benchmark's results say: medians, and medians of the ratios within each round."""
+
+import statistics
+
+
+def value(entry, unit):
+    return entry["iops"] if unit == "IOPS" else entry["bytes_per_second"] / 1e6
+
+
+def quartiles(numbers):
+    if len(numbers) < 2:
+        return numbers[0], numbers[0]
+    low, _, high = statistics.quantiles(numbers, n=4, method="inclusive")
+    return low, high
+
+
+def summary(result):
+    """By point and peer: the median of the figure, of its ratio to the reference in the same round, and its spread."""
+    peers = result["settings"]["peers"]
+    reference = peers[1] if len(peers) > 1 else peers[0]
+    found = {}
+    for point in result["points"]:
+        entries = [entry for entry in result["results"] if entry["point"] == point["name"]]
+        base = {entry["round"]: value(entry, point["unit"]) for entry in entries if entry["peer"] == reference}
+        for peer in peers:
+            own = [entry for entry in entries if entry["peer"] == peer]
+            if not own:
+                continue
+            ratios = [value(entry, point["unit"]) / base[entry["round"]] for entry in own if entry["round"] in base]
+            base_cpu = [entry["guest_cpu_us_per_io"] for entry in entries if entry["peer"] == reference]
+            cpu = statistics.median(entry["guest_cpu_us_per_io"] for entry in own)
+            daemon = [entry["daemon"] for entry in own if "daemon" in entry]
+            found[point["name"], peer] = {
+                "value": statistics.median(value(entry, point["unit"]) for entry in own),
+                "ratio": statistics.median(ratios),
+                "spread": quartiles(ratios),
+                "latency_us": {
+                    key: statistics.median(entry["latency_us"][key] for entry in own) for key in own[0]["latency_us"]
+                },
+                "cpu_us": cpu,
+                "cpu_ratio": cpu / statistics.median(base_cpu) if base_cpu else 1,
+                "switches": statistics.median(each["voluntary_switches"] for each in daemon) if daemon else None,
+            }
+    return found
+
+
+def rows(header, lines):
+    table = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    return "\n".join(table + ["| " + " | ".join(line) + " |" for line in lines]) + "\n"
+
+
+def markdown(result, found):
+    peers = result["settings"]["peers"]
+    reference = peers[1] if len(peers) > 1 else peers[0]
+    versions = result["versions"]
+    out = [
+        f"`{result['command']}`; kernel {versions['kernel']}, {versions['processors']} processors, {versions['fio']}, "
+        f"{versions['nvme-cli']}, {versions['open-iscsi']}, {versions['ublk-srp']}; {result['settings']['rounds']} rounds "
+        f"of {result['settings']['seconds']} s.\n"
+    ]
+    out.append(f"Ratio to {reference} (median over rounds, quartiles), and the median itself:\n")
+    lines = []
+    for point in result["points"]:
+        line = [point["name"]]
+        for peer in peers:
+            cell = found.get((point["name"], peer))
+            if cell is None:
+                line.append("")
+                continue
+            figure = f"{cell['value']:.0f} {point['unit']}"
+            low, high = cell["spread"]
+            line.append(figure if peer == reference else f"**{cell['ratio']:.2f}** ({low:.2f}-{high:.2f}) {figure}")
+        lines.append(line)
+    out.append(rows(["point", *peers], lines))
+    out.append("Completion latency in microseconds (median over rounds): 50 / 99 / 99.9 %\n")
+    lines = [
+        [point["name"]]
+        + [
+            " / ".join(f"{each:.0f}" for each in found[point["name"], peer]["latency_us"].values())
+            if (point["name"], peer) in found
+            else ""
+            for peer in peers
+        ]
+        for point in result["points"]
+        if not point["file"]
+    ]
+    out.append(rows(["point", *peers], lines))
+    out.append("CPU time of the whole guest per I/O in microseconds, target included (ratio), and voluntary context\n"
+               "switches of the daemon per I/O:\n")  # fmt: skip
+    lines = []
+    for point in result["points"]:
+        line = [point["name"]]
+        for peer in peers:
+            cell = found.get((point["name"], peer))
+            text = f"{cell['cpu_us']:.0f} ({cell['cpu_ratio']:.2f})" if cell else ""
+            if cell and cell["switches"] is not None:
+                text += f", {cell['switches']:.3f} switches"
+            line.append(text)
+        lines.append(line)
+    out.append(rows(["point", *peers], lines))
+    if result.get("limits"):
+        out.append("The port itself (perftest): " + "; ".join(f"{k}: {v:.0f}" for k, v in result["limits"].items()) + "\n")
+    return "\n".join(out)
