@@ -1,14 +1,17 @@
 //! `ublk-srp discover`.
 
-use std::num::NonZeroU16;
+use std::io::IsTerminal;
+use std::num::{NonZeroU16, NonZeroU32};
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use srp_discovery::listing::{LineError, LineOptions, ListingOptions, add_target_line, io_unit};
 use srp_discovery::scan::{
-    Cause, Destination, PortSelector, ScanError, ScanOptions, ScanReport, Severity, SubnetError, discover,
+    Cause, Destination, PortSelector, Progress, ScanError, ScanOptions, ScanReport, Severity, SubnetError, discover,
 };
 
 use super::failure::Failure;
+use super::kernel_peer;
 use super::output::Output;
 use super::printable::printable;
 use crate::rpc::protocol::ErrorKind;
@@ -32,6 +35,12 @@ pub(super) struct Discover {
     /// Where the targets take RDMA/CM logins; RoCE lines need it, and nothing announces it
     #[arg(long, value_name = "PORT")]
     rdma_cm_port: Option<NonZeroU16>,
+    /// How long to wait for an answer, in milliseconds [default: 2000 on InfiniBand, 1000 on RoCE]
+    #[arg(short = 't', long, value_name = "MS")]
+    timeout: Option<NonZeroU32>,
+    /// How often to ask again after that [default: 3 on InfiniBand, 2 on RoCE]
+    #[arg(short = 'r', long, value_name = "N")]
+    retries: Option<u32>,
     /// Also tell of neighbours that do not answer, and of empty slots
     #[arg(short = 'v', long)]
     verbose: bool,
@@ -47,13 +56,21 @@ fn selector(text: &str) -> Result<PortSelector, String> {
 
 impl Discover {
     pub(super) fn run(&self, output: &mut Output) -> Result<(), Failure> {
-        let options = ScanOptions {
+        let mut options = ScanOptions {
             ports: self.device.iter().chain(&self.umad).cloned().collect(),
             destinations: self.addresses.clone(),
             rdma_cm_port: self.rdma_cm_port,
             ..ScanOptions::default()
         };
-        let report = discover(&options, &mut |_| {}).map_err(|error| scan_failure(&error))?;
+        for patience in [&mut options.patience, &mut options.subnet_patience] {
+            let timeout = self.timeout.map(|ms| Duration::from_millis(ms.get().into()));
+            patience.timeout = timeout.unwrap_or(patience.timeout);
+            patience.retries = self.retries.unwrap_or(patience.retries);
+        }
+        let mut meter = Meter::new(output);
+        let report = discover(&options, &mut |progress| meter.show(progress)).map_err(|error| scan_failure(&error));
+        meter.clear();
+        let report = report?;
         if self.lines {
             self.print_lines(&report, output);
         } else {
@@ -74,8 +91,13 @@ impl Discover {
     }
 
     fn print_lines(&self, report: &ScanReport, output: &mut Output) {
+        // ib_srp may be meant, for which some targets need to be told its limit.
+        let options = LineOptions {
+            max_imm_data: kernel_peer::max_immediate_data(),
+            ..LineOptions::default()
+        };
         for target in &report.targets {
-            match add_target_line(target, &LineOptions::default()) {
+            match add_target_line(target, &options) {
                 Ok(line) => output.text(&format!("{}\n", printable(&line))),
                 Err(error) => output.failure_text(&line_failure(&error)),
             }
@@ -83,12 +105,60 @@ impl Discover {
     }
 
     fn listing(&self, report: &ScanReport) -> String {
-        let options = ListingOptions { slots: self.verbose };
+        let options = ListingOptions {
+            slots: self.verbose,
+            ..ListingOptions::default()
+        };
         report
             .units
             .iter()
             .map(|found| io_unit(&found.unit, found.rdma_cm.as_ref(), options))
             .collect()
+    }
+}
+
+/// Tells people at a terminal how far a long scan is.
+struct Meter<'a> {
+    output: &'a Output,
+    wanted: bool,
+    next: Instant,
+    shown: bool,
+}
+
+impl<'a> Meter<'a> {
+    const FIRST: Duration = Duration::from_secs(1);
+    const PAUSE: Duration = Duration::from_millis(200);
+
+    fn new(output: &'a Output) -> Self {
+        Self {
+            output,
+            wanted: std::io::stderr().is_terminal(),
+            next: Instant::now() + Self::FIRST,
+            shown: false,
+        }
+    }
+
+    fn show(&mut self, progress: &Progress) {
+        let now = Instant::now();
+        if self.wanted && now >= self.next {
+            self.next = now + Self::PAUSE;
+            self.shown = true;
+            let Progress {
+                port,
+                asked,
+                left,
+                units,
+            } = progress;
+            self.output.passing(&format!(
+                "{port}: {asked} questions asked, {left} left, {units} I/O units found"
+            ));
+        }
+    }
+
+    fn clear(self) {
+        if self.shown {
+            self.output.passing("");
+        }
     }
 }
 

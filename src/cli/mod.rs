@@ -8,6 +8,8 @@ mod discover;
 mod exit;
 mod failure;
 mod holders;
+mod ibsrpdm;
+mod kernel_peer;
 mod list;
 mod logging;
 mod output;
@@ -58,6 +60,9 @@ enum Command {
 /// Does what the arguments ask for, the program's name being the first.
 pub(crate) fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
+    if let Some((_, rest)) = arguments.split_first().filter(|(name, _)| ibsrpdm::is_meant(name)) {
+        return ibsrpdm::run(rest);
+    }
     let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
         Err(error) => return not_understood(&error, arguments.iter().any(|argument| argument == "--json")),
@@ -126,6 +131,7 @@ mod tests {
             "status",
             "discover 10.0.0.1 fe80::1%eth0 --device rxe0:1 -c --rdma-cm-port 5555 -d /dev/infiniband/umad0",
             "discover --json",
+            "discover fe80000000000000000000000000abcd -i mlx5_0:1 -t 500 -r 1 -v",
         ] {
             parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
         }

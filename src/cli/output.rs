@@ -70,6 +70,11 @@ impl Output {
         stderr(&format!("ublk-srp: {}\n", printable(text)));
     }
 
+    /// A line that the next one replaces, on a terminal.
+    pub(super) fn passing(&self, text: &str) {
+        stderr(&format!("\r\x1b[K{}", printable(text)));
+    }
+
     /// How the program ends.
     pub(super) fn exit(&self) -> Exit {
         self.worst

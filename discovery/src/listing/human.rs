@@ -11,6 +11,8 @@ use crate::targets::{RdmaCm, is_srp_service};
 pub struct ListingOptions {
     /// The state of every slot, as `srp_daemon -v` shows it.
     pub slots: bool,
+    /// Controllers that another slot has shown already, as `ibsrpdm` shows them.
+    pub repeated: bool,
 }
 
 /// The listing of one I/O unit. Where the caller gave the port of RDMA/CM logins, a line below the services shows
@@ -37,7 +39,7 @@ fn write_unit(out: &mut String, unit: &IoUnit, rdma_cm: Option<&RdmaCm>, options
     for slot in unit
         .slots
         .iter()
-        .filter(|s| s.state == SlotState::Present && s.same_as.is_none())
+        .filter(|s| s.state == SlotState::Present && (options.repeated || s.same_as.is_none()))
     {
         writeln!(out)?;
         if let Some(Ok(controller)) = &slot.controller {
@@ -61,7 +63,8 @@ fn write_controller(
     writeln!(
         out,
         "        Maximum size of Send Messages in bytes: {}",
-        controller.send_size
+        // Signed, as ibsrpdm has it.
+        controller.send_size.cast_signed()
     )?;
     writeln!(out, "        ID:        {}", controller.id)?;
     writeln!(out, "        service entries: {}", controller.service_entries)?;

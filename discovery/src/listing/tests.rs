@@ -131,12 +131,24 @@ fn listing_as_ibsrpdm_prints_it() {
 
 ";
     assert_eq!(io_unit(&unit(), None, ListingOptions::default()), expected);
+    let all = ListingOptions {
+        repeated: true,
+        ..ListingOptions::default()
+    };
+    assert!(io_unit(&unit(), None, all).contains("    controller[  2]\n        GUID:      0002c903000e8acd\n"));
 }
 
 #[test]
 fn listing_with_slots_and_rdma_cm() {
     let cm = rdma_cm("10.9.0.1:5555", None);
-    let text = io_unit(&unit(), Some(&cm), ListingOptions { slots: true });
+    let text = io_unit(
+        &unit(),
+        Some(&cm),
+        ListingOptions {
+            slots: true,
+            repeated: false,
+        },
+    );
     let slots = "    max controllers: 0x07
     controller[  1]: present
     controller[  2]: present
