@@ -14,10 +14,12 @@ from .guest import Guest, GuestDied, Settings
 
 OLDEST = "6.12"
 CARGO = ("sh", "-c", '. lab/env; exec cargo "$@"', "cargo")
+SUBNET = ("test", "-p", "srp-discovery", "--features", "model", "--test", "ibsim", "--locked", "--", "--ignored")
 STEPS = (
     ("format", ("fmt", "--all", "--check"), {}),
     ("clippy", ("clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"), {}),
     ("unit and simulator tests", ("test", "--workspace", "--locked", "--no-fail-fast"), {}),
+    ("discovery against opensm", SUBNET, {}),
     ("documentation", ("doc", "--workspace", "--no-deps", "--locked"), {"RUSTDOCFLAGS": "-D warnings"}),
 )
 TEST_RESULT = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed", re.M)

@@ -85,7 +85,11 @@ impl Discover {
             }
         }
         if report.targets.is_empty() {
-            output.note("no SRP target was found");
+            // Naming a port tells whether this is why.
+            output.note(
+                "no SRP target was found (on InfiniBand only ports that share a partition with this host's show; \
+                 give a GID to have that port looked into)",
+            );
         }
         Ok(())
     }

@@ -144,6 +144,23 @@ impl Agent {
     }
 }
 
+/// The agent of a port that has one SRP controller, for tests elsewhere.
+pub struct SrpAgent(Agent);
+
+impl SrpAgent {
+    /// One whose controller has this GUID.
+    #[must_use]
+    pub fn new(guid: u64) -> Self {
+        Self(Agent::with([(1, Controller::srp(guid))]))
+    }
+
+    /// What it answers.
+    #[must_use]
+    pub fn answer(&self, request: &Mad) -> Mad {
+        self.0.answer(request)
+    }
+}
+
 /// Agents by GID, and what is on its way back from them.
 pub(crate) struct Fabric {
     now: Instant,
