@@ -8,10 +8,16 @@ use crate::fabric::{Extent, RegionId};
 /// The smallest unit handed out, in bytes.
 const UNIT: u32 = 4096;
 
+/// How many freed blocks of each size are kept as they are, for the next request of that size.
+const KEPT: usize = 64;
+
 /// Free space of one arena.
 #[derive(Debug)]
 pub(super) struct ArenaSpace {
     region: RegionId,
+    /// Per order, blocks that are free but neither marked so nor joined with their neighbours: mostly the next
+    /// request is as long as the last, and would only split them again.
+    kept: Vec<Vec<u32>>,
     /// One bitmap per order; a set bit is a free block of `UNIT << order` bytes.
     free: Vec<Vec<u64>>,
     /// How many blocks are free, per order.
@@ -32,6 +38,7 @@ impl ArenaSpace {
         }
         let mut space = Self {
             region,
+            kept: vec![Vec::with_capacity(KEPT); top + 1],
             free,
             count: vec![0; top + 1],
             in_use: 0,
@@ -50,12 +57,13 @@ impl ArenaSpace {
     /// Takes room for `len` bytes, or nothing when no block is large enough.
     pub(super) fn allocate(&mut self, len: u32) -> Option<Extent> {
         let wanted = order_of(len);
-        let found = (wanted..self.free.len()).find(|&order| self.count[order] > 0)?;
-        let mut block = self.take_first(found)?;
-        for order in (wanted..found).rev() {
-            block <<= 1;
-            self.set(order, block + 1);
-        }
+        let block = match self.kept.get_mut(wanted)?.pop() {
+            Some(block) => block,
+            None => self.split(wanted).or_else(|| {
+                self.join_kept();
+                self.split(wanted)
+            })?,
+        };
         self.in_use += UNIT << wanted;
         Some(Extent {
             region: self.region,
@@ -67,9 +75,39 @@ impl ArenaSpace {
     /// Gives an extent back. It must have come from [`ArenaSpace::allocate`] of this arena.
     pub(super) fn release(&mut self, extent: Extent) {
         debug_assert_eq!(extent.region, self.region, "extent of another arena");
-        let mut order = order_of(extent.len);
-        let mut block = extent.offset / (UNIT << order);
+        let order = order_of(extent.len);
+        let block = extent.offset / (UNIT << order);
         self.in_use -= UNIT << order;
+        debug_assert!(!self.kept[order].contains(&block), "extent released twice");
+        if self.kept[order].len() < KEPT {
+            self.kept[order].push(block);
+        } else {
+            self.join(order, block);
+        }
+    }
+
+    /// A block of this order, cut from the smallest that is free.
+    fn split(&mut self, wanted: usize) -> Option<u32> {
+        let found = (wanted..self.free.len()).find(|&order| self.count[order] > 0)?;
+        let mut block = self.take_first(found)?;
+        for order in (wanted..found).rev() {
+            block <<= 1;
+            self.set(order, block + 1);
+        }
+        Some(block)
+    }
+
+    /// Joins what was kept with its neighbours.
+    fn join_kept(&mut self) {
+        for order in 0..self.kept.len() {
+            while let Some(block) = self.kept[order].pop() {
+                self.join(order, block);
+            }
+        }
+    }
+
+    /// Marks a block as free, together with its neighbours as far as they are.
+    fn join(&mut self, mut order: usize, mut block: u32) {
         while order + 1 < self.free.len() && self.is_set(order, block ^ 1) {
             self.clear(order, block ^ 1);
             block >>= 1;

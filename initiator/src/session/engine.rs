@@ -3,16 +3,18 @@
 //! Inputs are requests, completions and the time; outputs are posts on the fabric and [`Event`]s. A reactor has
 //! at most one channel of a session.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::channel::{Channel, ChannelError, ChannelSetup};
+use super::key_map::KeyMap;
 use super::mutation::{Mutated, Mutation};
 use super::queue::Queue;
 use super::request::{
-    BlockOperation, BlockRequest, BlockResult, ControlReply, ControlRequest, Key, LunKey, Purpose, Request, RequestId,
-    Requests, SessionKey, Stage,
+    BlockOperation, BlockRequest, BlockResult, Control, ControlReply, ControlRequest, Key, LunKey, Purpose, Request,
+    RequestId, Requests, SessionKey, Stage,
 };
+use super::start::Transfer;
 use crate::fabric::{Completion, Extent, Fabric, QueuePairId};
 use crate::scsi::{BlockError, Lun};
 use crate::time::Instant;
@@ -140,11 +142,11 @@ pub struct Engine<F> {
     pub(super) limits: Limits,
     pub(super) requests: Requests,
     pub(super) channels: Vec<Option<Channel>>,
-    pub(super) by_qp: HashMap<QueuePairId, usize>,
+    pub(super) by_qp: KeyMap<QueuePairId, usize>,
     pub(super) sessions: Vec<Option<SessionState>>,
-    session_index: HashMap<SessionKey, usize>,
+    session_index: KeyMap<SessionKey, usize>,
     pub(super) queues: Vec<Option<Queue>>,
-    pub(super) disks: HashMap<LunKey, usize>,
+    pub(super) disks: KeyMap<LunKey, usize>,
     pub(super) delayed: Vec<Key>,
     pub(super) events: VecDeque<Event>,
     completions: Vec<Completion>,
@@ -161,11 +163,11 @@ impl<F: Fabric> Engine<F> {
             limits,
             requests: Requests::default(),
             channels: Vec::new(),
-            by_qp: HashMap::new(),
+            by_qp: KeyMap::default(),
             sessions: Vec::new(),
-            session_index: HashMap::new(),
+            session_index: KeyMap::default(),
             queues: Vec::new(),
-            disks: HashMap::new(),
+            disks: KeyMap::default(),
             delayed: Vec::new(),
             events: VecDeque::with_capacity(BATCH * 2),
             completions: Vec::with_capacity(BATCH),
@@ -267,12 +269,15 @@ impl<F: Fabric> Engine<F> {
             .lba
             .checked_add(u64::from(request.blocks))
             .is_some_and(|end| end <= state.blocks);
-        let flush = request.operation == BlockOperation::Flush;
-        if !flush && (!fits || request.blocks == 0) {
-            return self.done(request.id, Err(BlockError::Invalid));
-        }
+        let len = request.blocks.checked_mul(state.block_size);
+        let transfer = match (request.operation, len) {
+            (BlockOperation::Flush, _) => Transfer::None,
+            (BlockOperation::Read, Some(len)) if fits && len > 0 => Transfer::ToInitiator(len),
+            (BlockOperation::Write { .. }, Some(len)) if fits && len > 0 => Transfer::ToTarget(len),
+            _ => return self.done(request.id, Err(BlockError::Invalid)),
+        };
         let deadline = now + self.limits.busy;
-        self.enqueue(queue, Purpose::Block(request), deadline);
+        self.enqueue(queue, Purpose::Block(request), transfer, deadline);
     }
 
     /// Takes a control request. It ends with [`Event::Reply`].
@@ -286,7 +291,15 @@ impl<F: Fabric> Engine<F> {
             return;
         };
         let (queue, deadline) = (session.control, now + request.timeout);
-        self.enqueue(queue, Purpose::Control(request), deadline);
+        let transfer = match request.data_in {
+            0 => Transfer::None,
+            len => Transfer::ToInitiator(len),
+        };
+        let control = Box::new(Control {
+            request,
+            sense: Vec::new(),
+        });
+        self.enqueue(queue, Purpose::Control(control), transfer, deadline);
     }
 
     /// The data of a [`Event::Supply`] is in place, or could not be had.
@@ -454,9 +467,10 @@ impl<F: Fabric> Engine<F> {
         self.events.push_back(Event::Done { id, result });
     }
 
-    fn enqueue(&mut self, queue: usize, purpose: Purpose, deadline: Instant) {
+    fn enqueue(&mut self, queue: usize, purpose: Purpose, transfer: Transfer, deadline: Instant) {
         let key = self.requests.insert(Request {
             purpose,
+            transfer,
             stage: Stage::Waiting,
             queue,
             next: None,

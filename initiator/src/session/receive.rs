@@ -78,7 +78,7 @@ impl<F: Fabric> Engine<F> {
                 *sending = false;
                 let (request, answered) = (*request, *answered);
                 if answered {
-                    self.answered(index, slot, request, now);
+                    self.answer_in(index, slot, request, now);
                 }
             }
             Some(Slot::Task { sending, answered, .. }) => {
@@ -138,10 +138,14 @@ impl<F: Fabric> Engine<F> {
                     return Err(ChannelError::Protocol("a response for a command not sent yet"));
                 }
                 *answered = true;
-                let keep_bytes = matches!(request.purpose, Purpose::Control(_));
-                request.answer = Some(answer(&response, keep_bytes));
-                if !sending || self.mutated.is(Mutation::AnswerEndsSend) {
-                    self.answered(index, slot, key, now);
+                let answer = answer(&response);
+                if let (Purpose::Control(control), Some(sense)) = (&mut request.purpose, response.sense) {
+                    control.sense.extend_from_slice(sense);
+                }
+                if sending && !self.mutated.is(Mutation::AnswerEndsSend) {
+                    request.answer = Some(answer);
+                } else {
+                    self.answered(index, slot, key, answer, now);
                 }
                 Ok(())
             }
@@ -239,13 +243,11 @@ impl<F: Fabric> Engine<F> {
     }
 }
 
-fn answer(response: &Response<'_>, keep_bytes: bool) -> Answer {
+fn answer(response: &Response<'_>) -> Answer {
     let residual = response.data_in_residual.or(response.data_out_residual);
-    let sense = response.sense.unwrap_or_default();
     Answer {
         status: response.status,
         sense: response.sense.and_then(|bytes| Sense::parse(bytes).ok()),
-        sense_bytes: if keep_bytes { sense.to_vec() } else { Vec::new() },
         underflow: match residual {
             Some(Residual::Under(bytes)) => bytes,
             _ => 0,

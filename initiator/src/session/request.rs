@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::start::Transfer;
 use crate::fabric::Extent;
 use crate::scsi::sense::Sense;
 use crate::scsi::{BlockError, Cdb, Lun, outcome};
@@ -80,7 +81,15 @@ pub struct ControlReply {
 #[derive(Clone, Debug)]
 pub(super) enum Purpose {
     Block(BlockRequest),
-    Control(ControlRequest),
+    Control(Box<Control>),
+}
+
+/// A command of the control side under way.
+#[derive(Clone, Debug)]
+pub(super) struct Control {
+    pub(super) request: ControlRequest,
+    /// Sense as it came.
+    pub(super) sense: Vec<u8>,
 }
 
 /// Where a request stands. The buffer rule hangs on it: an extent is released only from `Waiting`,
@@ -102,6 +111,7 @@ pub(super) enum Stage {
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) purpose: Purpose,
+    pub(super) transfer: Transfer,
     pub(super) stage: Stage,
     /// Index into the engine's queues.
     pub(super) queue: usize,
@@ -123,12 +133,10 @@ pub(super) struct Request {
 }
 
 /// A response, as far as it outlives the IU it came in.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Answer {
     pub(super) status: u8,
     pub(super) sense: Option<Sense>,
-    /// Sense as it came, for control requests only.
-    pub(super) sense_bytes: Vec<u8>,
     /// Bytes of the data buffer that were not transferred.
     pub(super) underflow: u32,
     /// The target had or wanted more data than the buffer holds.
@@ -143,7 +151,6 @@ impl Answer {
         Self {
             status: outcome::TASK_ABORTED,
             sense: None,
-            sense_bytes: Vec::new(),
             underflow: 0,
             overflow: false,
             refused: None,
@@ -173,10 +180,11 @@ impl Requests {
         key
     }
 
-    pub(super) fn remove(&mut self, key: Key) -> Option<Request> {
-        let request = self.entries.get_mut(key as usize)?.take()?;
-        self.free.push(key);
-        Some(request)
+    pub(super) fn remove(&mut self, key: Key) {
+        if let Some(entry @ Some(_)) = self.entries.get_mut(key as usize) {
+            *entry = None;
+            self.free.push(key);
+        }
     }
 
     pub(super) fn get(&self, key: Key) -> Option<&Request> {

@@ -3,7 +3,7 @@
 use super::channel::{Channel, ChannelError, Slot};
 use super::engine::{Engine, Event, Handle};
 use super::mutation::Mutation;
-use super::request::{Answer, BlockOperation, BlockResult, ControlReply, Key, Purpose, Stage};
+use super::request::{Answer, BlockResult, ControlReply, Key, Purpose, Stage};
 use super::start::Transfer;
 use crate::fabric::{Extent, Fabric};
 use crate::scsi::BlockError;
@@ -12,7 +12,7 @@ use crate::time::Instant;
 
 impl<F: Fabric> Engine<F> {
     /// Both completions of a command are in: the SEND and the answer.
-    pub(super) fn answered(&mut self, index: usize, slot: u16, key: Key, now: Instant) {
+    pub(super) fn answered(&mut self, index: usize, slot: u16, key: Key, answer: Answer, now: Instant) {
         if let Some(channel) = &mut self.channels[index] {
             channel.free_command(slot);
         }
@@ -20,12 +20,10 @@ impl<F: Fabric> Engine<F> {
         let Some(request) = self.requests.get_mut(key) else {
             return;
         };
-        let Some(answer) = request.answer.take() else { return };
         if matches!(request.purpose, Purpose::Control(_)) {
             return self.reply(key, answer);
         }
-        let Some(request) = self.requests.get(key) else { return };
-        let transfer = self.transfer(request).unwrap_or(Transfer::None);
+        let transfer = request.transfer;
         let len = match transfer {
             Transfer::None => 0,
             Transfer::ToInitiator(len) | Transfer::ToTarget(len) => len,
@@ -38,6 +36,14 @@ impl<F: Fabric> Engine<F> {
                 self.succeeded(key, transfer, len);
             }
             Verdict::RetryNow(_) | Verdict::RetryAfterBackoff(_) => self.retry(key, verdict, now),
+        }
+    }
+
+    /// The SEND of a command completed behind its answer.
+    pub(super) fn answer_in(&mut self, index: usize, slot: u16, key: Key, now: Instant) {
+        let request = self.requests.get_mut(key);
+        if let Some(answer) = request.and_then(|request| request.answer.take()) {
+            self.answered(index, slot, key, answer, now);
         }
     }
 
@@ -116,14 +122,16 @@ impl<F: Fabric> Engine<F> {
     }
 
     fn reply(&mut self, key: Key, answer: Answer) {
-        let Some(request) = self.requests.get(key) else { return };
-        let Purpose::Control(control) = &request.purpose else {
+        let Some(request) = self.requests.get_mut(key) else {
+            return;
+        };
+        let Purpose::Control(control) = &mut request.purpose else {
             return;
         };
         if request.told {
             return self.forget(key);
         }
-        let id = control.id;
+        let (id, sense) = (control.request.id, std::mem::take(&mut control.sense));
         let mut data = Vec::new();
         if let (Some(extent), Some(index)) = (request.extent, request.channel)
             && let Some(channel) = &self.channels[index]
@@ -136,7 +144,7 @@ impl<F: Fabric> Engine<F> {
         self.forget(key);
         let reply = ControlReply {
             status: answer.status,
-            sense: answer.sense_bytes,
+            sense,
             data,
         };
         let result = if answer.refused.is_some() {
@@ -153,11 +161,11 @@ impl<F: Fabric> Engine<F> {
         let event = match (&request.purpose, result) {
             (Purpose::Block(block), result) => Event::Done { id: block.id, result },
             (Purpose::Control(control), Err(why)) => Event::Reply {
-                id: control.id,
+                id: control.request.id,
                 result: Err(why),
             },
             (Purpose::Control(control), Ok(_)) => Event::Reply {
-                id: control.id,
+                id: control.request.id,
                 result: Ok(ControlReply {
                     status: 0,
                     sense: Vec::new(),
@@ -180,17 +188,9 @@ impl<F: Fabric> Engine<F> {
         let Some(request) = self.requests.get(key) else { return };
         debug_assert!(request.stage != Stage::Sent || request.channel.is_some());
         let queue = request.queue;
-        let to_target = matches!(
-            &request.purpose,
-            Purpose::Block(block) if matches!(block.operation, BlockOperation::Write { .. })
-        );
         if let (Some(extent), Some(index)) = (request.extent, request.channel) {
-            let way = if to_target {
-                Transfer::ToTarget(0)
-            } else {
-                Transfer::ToInitiator(0)
-            };
-            self.give_back(index, way, extent);
+            let transfer = request.transfer;
+            self.give_back(index, transfer, extent);
             // Others may wait for it.
             self.dirty = true;
         }
@@ -231,13 +231,15 @@ impl<F: Fabric> Engine<F> {
 
     /// Ends what a closed channel held, once nothing of it can be touched any more.
     pub(super) fn settle(&mut self, index: usize, now: Instant) {
-        let Some(channel) = &mut self.channels[index] else {
-            return;
-        };
-        if !channel.is_quiet() {
-            return;
+        if self.channels[index].as_ref().is_some_and(Channel::is_quiet) {
+            self.settle_quiet(index, now);
         }
-        for slot in 0..channel.plan.commands {
+    }
+
+    #[cold]
+    fn settle_quiet(&mut self, index: usize, now: Instant) {
+        let commands = self.channels[index].as_ref().map_or(0, |channel| channel.plan.commands);
+        for slot in 0..commands {
             let Some(channel) = &mut self.channels[index] else {
                 return;
             };
@@ -249,7 +251,7 @@ impl<F: Fabric> Engine<F> {
                 .get(request)
                 .is_some_and(|request| request.stage == Stage::Sent);
             if answered {
-                self.answered(index, slot, request, now);
+                self.answer_in(index, slot, request, now);
             } else if posted {
                 channel.free_command(slot);
                 self.end(request, Err(BlockError::Transport));

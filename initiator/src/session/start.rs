@@ -4,7 +4,7 @@ use super::channel::Slot;
 use super::engine::{Engine, Event, Handle};
 use super::mutation::Mutation;
 use super::queue::Started;
-use super::request::{BlockOperation, Key, Purpose, Request, Stage};
+use super::request::{BlockOperation, Key, Purpose, Stage};
 use crate::fabric::{Extent, Fabric};
 use crate::scsi::{BlockError, Cdb, Lun};
 use crate::time::Instant;
@@ -19,32 +19,13 @@ pub(super) enum Transfer {
 }
 
 impl<F: Fabric> Engine<F> {
-    /// The data phase of a request; an error when it is longer than 4 GiB.
-    pub(super) fn transfer(&self, request: &Request) -> Result<Transfer, BlockError> {
-        let block = match &request.purpose {
-            Purpose::Control(control) if control.data_in == 0 => return Ok(Transfer::None),
-            Purpose::Control(control) => return Ok(Transfer::ToInitiator(control.data_in)),
-            Purpose::Block(block) => block,
-        };
-        let size = self.queues[request.queue].as_ref().map_or(0, |queue| queue.block_size);
-        let len = block.blocks.checked_mul(size).ok_or(BlockError::Invalid)?;
-        Ok(match block.operation {
-            BlockOperation::Read => Transfer::ToInitiator(len),
-            BlockOperation::Write { .. } => Transfer::ToTarget(len),
-            BlockOperation::Flush => Transfer::None,
-        })
-    }
-
     /// Takes the request in front of its queue to a channel.
     pub(super) fn start(&mut self, key: Key, index: usize, now: Instant) -> Started {
         let Some(request) = self.requests.get(key) else {
             return Started::Wait;
         };
         let (queue, held) = (request.queue, request.extent.is_some());
-        let transfer = match self.transfer(request) {
-            Ok(transfer) => transfer,
-            Err(why) => return self.refuse(queue, key, why),
-        };
+        let transfer = request.transfer;
         let command_limit = now + self.limits.command;
         let Some(channel) = &mut self.channels[index] else {
             return Started::Wait;
@@ -123,7 +104,7 @@ impl<F: Fabric> Engine<F> {
     pub(super) fn send(&mut self, key: Key, now: Instant) {
         let command_limit = now + self.limits.command;
         let Some(request) = self.requests.get(key) else { return };
-        let transfer = self.transfer(request).unwrap_or(Transfer::None);
+        let transfer = request.transfer;
         let (Some(index), slot) = (request.channel, request.slot) else {
             return;
         };
@@ -131,7 +112,7 @@ impl<F: Fabric> Engine<F> {
             return;
         };
         let (lun, cdb) = match (&request.purpose, &self.queues[request.queue]) {
-            (Purpose::Control(control), _) => (control.lun, control.cdb),
+            (Purpose::Control(control), _) => (control.request.lun, control.request.cdb),
             (Purpose::Block(block), Some(queue)) => (queue.lun, block_cdb(block.operation, block.lba, block.blocks)),
             (Purpose::Block(_), None) => (Lun::default(), Cdb::test_unit_ready()),
         };

@@ -134,7 +134,7 @@ impl<F: Fabric> Engine<F> {
         };
         if let (Purpose::Control(control), false) = (&request.purpose, request.told) {
             request.told = true;
-            let (id, result) = (control.id, Err(BlockError::Timeout));
+            let (id, result) = (control.request.id, Err(BlockError::Timeout));
             self.events.push_back(Event::Reply { id, result });
         }
     }
@@ -292,11 +292,10 @@ impl<F: Fabric> Engine<F> {
             return;
         }
         *answered = true;
-        if let Some(request) = self.requests.get_mut(request) {
-            request.answer = Some(Answer::aborted());
-        }
         if !sending {
-            self.answered(index, slot, request, now);
+            self.answered(index, slot, request, Answer::aborted(), now);
+        } else if let Some(request) = self.requests.get_mut(request) {
+            request.answer = Some(Answer::aborted());
         }
     }
 
@@ -305,7 +304,7 @@ impl<F: Fabric> Engine<F> {
             return Lun::default();
         };
         match (&request.purpose, &self.queues[request.queue]) {
-            (Purpose::Control(control), _) => control.lun,
+            (Purpose::Control(control), _) => control.request.lun,
             (Purpose::Block(_), Some(queue)) => queue.lun,
             (Purpose::Block(_), None) => Lun::default(),
         }

@@ -1,0 +1,187 @@
+//! A fabric that costs next to nothing, for figures of the engine alone: every command is answered GOOD at the next
+//! poll.
+#![allow(dead_code, reason = "the test and the benchmark use some of it each")]
+
+use std::collections::VecDeque;
+
+use srp_initiator::fabric::{Completion, Extent, Fabric, QueuePairId, RegionId, WorkKind};
+use srp_initiator::scsi::Lun;
+use srp_initiator::session::{
+    BlockOperation, BlockRequest, ChannelSetup, DiskSetup, Engine, Event, Granted, Limits, LunKey, RequestId,
+    SessionKey, SlotPlan,
+};
+use srp_initiator::time::Instant;
+use srp_initiator::wire::MemoryDescriptor;
+
+const QP: QueuePairId = QueuePairId(1);
+const SLOT: usize = 256;
+const LIMIT: i32 = 64;
+
+/// See the module's text.
+pub(crate) struct BareFabric {
+    sends: Vec<[u8; SLOT]>,
+    receives: Vec<[u8; SLOT]>,
+    sent: VecDeque<u16>,
+    posted: VecDeque<u16>,
+}
+
+impl BareFabric {
+    fn new(plan: SlotPlan) -> Self {
+        let mut response = [0; SLOT];
+        (response[0], response[7]) = (0xc1, 1);
+        Self {
+            sends: vec![[0; SLOT]; usize::from(plan.sends)],
+            receives: vec![response; usize::from(plan.receives)],
+            sent: VecDeque::with_capacity(usize::from(plan.sends)),
+            posted: VecDeque::with_capacity(usize::from(plan.receives)),
+        }
+    }
+}
+
+impl Fabric for BareFabric {
+    fn poll(&mut self, out: &mut Vec<Completion>) {
+        while out.capacity() - out.len() >= 2
+            && let Some(send) = self.sent.pop_front()
+            && let Some(receive) = self.posted.pop_front()
+        {
+            let (from, to) = (&self.sends[usize::from(send)], &mut self.receives[usize::from(receive)]);
+            to[8..16].copy_from_slice(&from[8..16]);
+            out.push(Completion {
+                qp: QP,
+                kind: WorkKind::Send,
+                slot: send,
+                result: Ok(0),
+            });
+            out.push(Completion {
+                qp: QP,
+                kind: WorkKind::Receive,
+                slot: receive,
+                result: Ok(36),
+            });
+        }
+    }
+
+    fn send_slot(&mut self, _qp: QueuePairId, slot: u16) -> &mut [u8] {
+        &mut self.sends[usize::from(slot)]
+    }
+
+    fn receive_slot(&self, _qp: QueuePairId, slot: u16) -> &[u8] {
+        &self.receives[usize::from(slot)]
+    }
+
+    fn post_send(&mut self, _qp: QueuePairId, slot: u16, _len: u32, _payload: Option<Extent>) {
+        self.sent.push_back(slot);
+    }
+
+    fn post_receive(&mut self, _qp: QueuePairId, slot: u16) {
+        self.posted.push_back(slot);
+    }
+
+    fn flush(&mut self) {}
+
+    fn fail(&mut self, _qp: QueuePairId) {}
+
+    fn describe(&self, _qp: QueuePairId, extent: Extent) -> MemoryDescriptor {
+        MemoryDescriptor {
+            address: u64::from(extent.offset),
+            key: 1,
+            len: extent.len,
+        }
+    }
+
+    fn copy_out(&self, _qp: QueuePairId, _extent: Extent, _into: &mut [u8]) {}
+
+    fn copy_in(&mut self, _qp: QueuePairId, _extent: Extent, _from: &[u8]) {}
+}
+
+/// An engine over a bare fabric, with so many disks.
+pub(crate) struct Load {
+    engine: Engine<BareFabric>,
+    disks: u32,
+    now: u64,
+    next: u64,
+}
+
+impl Load {
+    pub(crate) fn new(disks: u32) -> Self {
+        let plan = SlotPlan::new(LIMIT, 62);
+        let mut engine = Engine::new(BareFabric::new(plan), Limits::default());
+        engine.add_channel(&ChannelSetup {
+            qp: QP,
+            session: SessionKey(1),
+            granted: Granted {
+                request_limit: LIMIT,
+                max_it_iu_len: 256,
+                max_ti_iu_len: 256,
+                immediate_data: 0,
+            },
+            plan,
+            read_arena: (RegionId(0), 4 << 20),
+            write_arena: (RegionId(1), 4 << 20),
+            max_transfer: 1 << 20,
+            lun_reset: true,
+        });
+        for number in 0..disks {
+            engine.add_disk(&DiskSetup {
+                key: LunKey(number),
+                session: SessionKey(1),
+                lun: Lun::from_index(number),
+                block_size: 512,
+                blocks: 1 << 30,
+            });
+        }
+        Self {
+            engine,
+            disks,
+            now: 0,
+            next: 0,
+        }
+    }
+
+    /// Carries out so many commands of 4 KiB, `depth` at once, and returns how many ended well.
+    pub(crate) fn run(&mut self, commands: u64, depth: u64, write: bool) -> u64 {
+        let mut done = 0;
+        let end = self.next + commands;
+        while self.next < end {
+            for _ in 0..depth.min(end - self.next) {
+                self.next += 1;
+                let operation = match write {
+                    true => BlockOperation::Write { fua: false },
+                    false => BlockOperation::Read,
+                };
+                let lun = u32::try_from(self.next % u64::from(self.disks)).unwrap_or(0);
+                let request = BlockRequest {
+                    id: RequestId(self.next),
+                    lun: LunKey(lun),
+                    operation,
+                    lba: (self.next * 8) & 0xff_ffff,
+                    blocks: 8,
+                };
+                self.engine.submit(request, Instant::from_nanos(self.now));
+            }
+            loop {
+                self.now += 1000;
+                let now = Instant::from_nanos(self.now);
+                self.engine.pump(now);
+                let mut quiet = true;
+                while let Some(event) = self.engine.next_event() {
+                    quiet = false;
+                    match event {
+                        Event::Supply { handle, .. } => self.engine.supplied(handle, true, now),
+                        Event::Data { handle, .. } => {
+                            done += 1;
+                            self.engine.release(handle, now);
+                        }
+                        Event::Done { result: Ok(_), .. } => done += 1,
+                        other => panic!("{other:?}"),
+                    }
+                }
+                let _ = self.engine.deadline();
+                if quiet && self.engine.requests() == 0 {
+                    break;
+                }
+            }
+        }
+        done
+    }
+}
