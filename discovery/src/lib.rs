@@ -9,6 +9,7 @@
 //! - [`mad`]: codecs of the datagrams; whatever the bytes, they answer with a value or an error;
 //! - [`device_management`]: the questions put to one agent, as a state machine without I/O;
 //! - [`targets`] and [`listing`]: what the answers mean, and how they are printed;
+//! - [`rules`]: which of them are wanted, as srp_daemon's configuration says it;
 //! - [`scan`]: which destinations are asked, and everything together.
 #![deny(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -23,6 +24,8 @@ pub mod mad;
 pub mod neighbours;
 #[forbid(unsafe_code)]
 pub mod ports;
+#[forbid(unsafe_code)]
+pub mod rules;
 #[forbid(unsafe_code)]
 pub mod scan;
 #[forbid(unsafe_code)]

@@ -2,10 +2,12 @@
 
 use std::io::IsTerminal;
 use std::num::{NonZeroU16, NonZeroU32};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use srp_discovery::listing::{LineError, LineOptions, ListingOptions, add_target_line, io_unit};
+use srp_discovery::rules::{Rules, RulesError, Verdict};
 use srp_discovery::scan::{
     Cause, Destination, PortSelector, Progress, ScanError, ScanOptions, ScanReport, Severity, SubnetError, discover,
 };
@@ -35,6 +37,10 @@ pub(super) struct Discover {
     /// Where the targets take RDMA/CM logins; RoCE lines need it, and nothing announces it
     #[arg(long, value_name = "PORT")]
     rdma_cm_port: Option<NonZeroU16>,
+    /// With -c: leave out what the rules of this file disallow, and add the options they give, as srp_daemon does with
+    /// /etc/srp_daemon.conf
+    #[arg(short = 'f', long = "rules", value_name = "FILE", requires = "lines")]
+    rules: Option<PathBuf>,
     /// How long to wait for an answer, in milliseconds [default: 2000 on InfiniBand, 1000 on RoCE]
     #[arg(short = 't', long, value_name = "MS")]
     timeout: Option<NonZeroU32>,
@@ -56,6 +62,8 @@ fn selector(text: &str) -> Result<PortSelector, String> {
 
 impl Discover {
     pub(super) fn run(&self, output: &mut Output) -> Result<(), Failure> {
+        let rules = self.rules.as_deref().map(Rules::read).transpose();
+        let rules = rules.map_err(|error| rules_failure(&error))?.unwrap_or_default();
         let mut options = ScanOptions {
             ports: self.device.iter().chain(&self.umad).cloned().collect(),
             destinations: self.addresses.clone(),
@@ -72,7 +80,7 @@ impl Discover {
         meter.clear();
         let report = report?;
         if self.lines {
-            self.print_lines(&report, output);
+            self.print_lines(&report, &rules, output);
         } else {
             output.result(&report, || self.listing(&report));
         }
@@ -94,13 +102,18 @@ impl Discover {
         Ok(())
     }
 
-    fn print_lines(&self, report: &ScanReport, output: &mut Output) {
+    fn print_lines(&self, report: &ScanReport, rules: &Rules, output: &mut Output) {
         // ib_srp may be meant, for which some targets need to be told its limit.
-        let options = LineOptions {
-            max_imm_data: kernel_peer::max_immediate_data(),
-            ..LineOptions::default()
-        };
+        let max_imm_data = kernel_peer::max_immediate_data();
         for target in &report.targets {
+            let Verdict::Allow(rule_options) = rules.verdict(target) else {
+                continue;
+            };
+            let options = LineOptions {
+                rule_options,
+                max_imm_data,
+                ..LineOptions::default()
+            };
             match add_target_line(target, &options) {
                 Ok(line) => output.text(&format!("{}\n", printable(&line))),
                 Err(error) => output.failure_text(&line_failure(&error)),
@@ -172,6 +185,14 @@ fn scan_failure(error: &ScanError) -> Failure {
         _ => ErrorKind::Host,
     };
     Failure::of(kind, error)
+}
+
+fn rules_failure(error: &RulesError) -> Failure {
+    let kind = match error {
+        RulesError::Read { .. } => ErrorKind::Host,
+        _ => ErrorKind::Usage,
+    };
+    Failure::new(kind, error.to_string())
 }
 
 fn line_failure(error: &LineError) -> Failure {

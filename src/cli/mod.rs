@@ -20,6 +20,7 @@ mod show;
 mod size;
 mod table;
 mod target;
+mod whoami;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -49,6 +50,7 @@ struct Cli {
 #[derive(Subcommand, Debug)]
 enum Command {
     Discover(discover::Discover),
+    Whoami(whoami::Whoami),
     Attach(Box<attach::Attach>),
     List(list::List),
     Show(show::Show),
@@ -71,6 +73,7 @@ pub(crate) fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     let socket = &cli.socket;
     let done = match &cli.command {
         Command::Discover(discover) => discover.run(&mut output),
+        Command::Whoami(whoami) => whoami.run(&mut output),
         Command::Attach(attach) => attach.run(socket, &mut output),
         Command::List(list) => list.run(socket, &mut output),
         Command::Show(show) => show.run(socket, &mut output),
@@ -131,6 +134,9 @@ mod tests {
             "status",
             "discover 10.0.0.1 fe80::1%eth0 --device rxe0:1 -c --rdma-cm-port 5555 -d /dev/infiniband/umad0",
             "discover --json",
+            "discover -c -f /etc/srp_daemon.conf",
+            "whoami",
+            "whoami id_ext=1,ioc_guid=2,dest=10.0.0.1:5555 -i mlx5_0:1 --json",
             "discover fe80000000000000000000000000abcd -i mlx5_0:1 -t 500 -r 1 -v",
         ] {
             parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
@@ -145,6 +151,7 @@ mod tests {
             "daemon --reactors 0",
             "discover nowhere!",
             "discover -c --json",
+            "discover -f rules",
             "discover --rdma-cm-port 0",
             "frobnicate",
         ] {
