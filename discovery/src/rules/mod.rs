@@ -194,6 +194,7 @@ fn rule(line: &str) -> Result<Rule, LineError> {
     for word in words {
         let (key, value) = word
             .split_once('=')
+            .filter(|(key, _)| !key.is_empty())
             .ok_or_else(|| LineError::NoValue(word.to_owned()))?;
         let wrong = |why: &dyn std::fmt::Display| LineError::Value {
             key: key.to_owned(),
