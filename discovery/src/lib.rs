@@ -10,7 +10,8 @@
 //! - [`device_management`]: the questions put to one agent, as a state machine without I/O;
 //! - [`targets`] and [`listing`]: what the answers mean, and how they are printed;
 //! - [`rules`]: which of them are wanted, as srp_daemon's configuration says it;
-//! - [`scan`]: which destinations are asked, and everything together.
+//! - [`scan`]: which destinations are asked, and everything together;
+//! - [`watch`]: which targets come and go.
 #![deny(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -35,6 +36,8 @@ pub mod text;
 #[forbid(unsafe_code)]
 pub mod transport;
 pub mod umad;
+#[forbid(unsafe_code)]
+pub mod watch;
 
 #[cfg(any(test, feature = "model"))]
 #[forbid(unsafe_code)]

@@ -121,6 +121,8 @@ pub struct Subnet {
     answered: u32,
     most_under_way: usize,
     pub(crate) asked: BTreeMap<(u8, u16), u64>,
+    /// How many reports were acknowledged.
+    pub(crate) acknowledged: u64,
 }
 
 impl Subnet {
@@ -142,6 +144,7 @@ impl Subnet {
             answered: 0,
             most_under_way: 0,
             asked: BTreeMap::new(),
+            acknowledged: 0,
         }
     }
 
@@ -200,6 +203,13 @@ impl Subnet {
     #[must_use]
     pub fn most_under_way(&self) -> usize {
         self.most_under_way
+    }
+
+    /// Has a report arrive that comes from a LID.
+    pub(crate) fn report(&mut self, lid: u16, mad: &Mad) {
+        let from = Source { lid, qpn: 1, gid: None };
+        let bytes = mad.as_bytes().to_vec();
+        self.arrives(self.now, Event::Mad { from, bytes });
     }
 
     fn arrives(&mut self, at: Instant, event: Event) {
@@ -412,7 +422,8 @@ impl MadTransport for Subnet {
         Ok(())
     }
 
-    fn respond(&mut self, _: &Address, _: &[u8; MAD_LEN]) -> Result<(), SendError> {
+    fn respond(&mut self, to: &Address, mad: &[u8; MAD_LEN]) -> Result<(), SendError> {
+        self.acknowledged += u64::from(to.lid == SM_LID && mad[3] == Method::REPORT_RESP.0);
         Ok(())
     }
 

@@ -5,7 +5,7 @@
 
 mod candidates;
 mod destination;
-mod infiniband;
+pub(crate) mod infiniband;
 mod run;
 
 use std::num::NonZeroU16;
@@ -246,7 +246,15 @@ pub fn discover_with<T: MadTransport>(
         match open(port) {
             Ok(transport) => {
                 used += 1;
-                infiniband::scan_port(port, transport, options, &mut report, progress);
+                let mut audience = infiniband::Audience {
+                    progress: &mut *progress,
+                    reports: &mut |_, _, _| {},
+                };
+                let mut exchange = infiniband::exchange(transport, options);
+                let scanned = infiniband::scan_port(port, &mut exchange, options, &mut report, &mut audience);
+                if let Err(error) = scanned {
+                    report.problem(Severity::Error, Some(port), None, error);
+                }
             }
             Err(error) => report.problem(severity(!options.ports.is_empty()), Some(port), None, error),
         }

@@ -17,3 +17,4 @@ mod client;
 mod fabric;
 mod relay;
 mod scan;
+mod watch;

@@ -14,9 +14,10 @@ use srp_addressing::{Gid, PKey};
 use super::run::add_unit;
 use super::{Progress, ScanOptions, ScanReport, Severity};
 use crate::device_management::{IoUnit, Step, Survey, SurveyError};
+use crate::mad::Mad;
 use crate::ports::{LinkLayer, Port};
 use crate::targets::SeenThrough;
-use crate::transport::{Address, Exchange, MadTransport, Next, Ticket, TransportError};
+use crate::transport::{Address, Exchange, MadTransport, Next, Source, Ticket, TransportError};
 use job::{EndPort, Job, Place, Running};
 pub use subnet::SubnetError;
 
@@ -27,22 +28,36 @@ const BUSY_PAUSE: Duration = Duration::from_millis(200);
 /// After so many questions without an answer, one after another, subnet administration is taken for gone.
 const MAX_SILENCE: u32 = 8;
 
+/// Who is told of what happens meanwhile.
+pub(crate) struct Audience<'a, T> {
+    /// How far the scan is.
+    pub(crate) progress: &'a mut dyn FnMut(&Progress),
+    /// Reports of events that come in between.
+    pub(crate) reports: &'a mut dyn FnMut(&mut Exchange<T>, Source, &Mad),
+}
+
+/// The questions of a scan, over `transport`.
+pub(crate) fn exchange<T: MadTransport>(transport: T, options: &ScanOptions) -> Exchange<T> {
+    let at_once = options.at_once.max(1) + options.subnet_at_once.max(1);
+    Exchange::new(transport, options.subnet_patience, at_once)
+}
+
 /// Asks everybody whom the subnet of `port` knows, and adds what they say to the report.
-pub(super) fn scan_port(
+pub(crate) fn scan_port<T: MadTransport>(
     port: &Port,
-    transport: impl MadTransport,
+    exchange: &mut Exchange<T>,
     options: &ScanOptions,
     report: &mut ScanReport,
-    progress: &mut dyn FnMut(&Progress),
-) {
+    audience: &mut Audience<'_, T>,
+) -> Result<(), TransportError> {
     if port.sm_lid == 0 || port.lid == 0 {
-        return report.problem(Severity::Error, Some(port), None, SubnetError::NoManager);
+        report.problem(Severity::Error, Some(port), None, SubnetError::NoManager);
+        return Ok(());
     }
-    let at_once = options.at_once.max(1) + options.subnet_at_once.max(1);
     let mut scan = Scan {
         port,
         options,
-        exchange: Exchange::new(transport, options.subnet_patience, at_once),
+        exchange,
         to_subnet: VecDeque::new(),
         to_agents: VecDeque::new(),
         later: Vec::new(),
@@ -55,16 +70,15 @@ pub(super) fn scan_port(
         report,
     };
     scan.begin();
-    if let Err(error) = scan.work(progress) {
-        scan.report.problem(Severity::Error, Some(port), None, error);
-    }
+    let worked = scan.work(audience);
     scan.finish();
+    worked
 }
 
 struct Scan<'a, T> {
     port: &'a Port,
     options: &'a ScanOptions,
-    exchange: Exchange<T>,
+    exchange: &'a mut Exchange<T>,
     to_subnet: VecDeque<Job>,
     to_agents: VecDeque<(Place, Address, Gid)>,
     /// Jobs that a busy subnet administration has put off.
@@ -96,7 +110,7 @@ impl<T: MadTransport> Scan<'_, T> {
         }
     }
 
-    fn work(&mut self, progress: &mut dyn FnMut(&Progress)) -> Result<(), TransportError> {
+    fn work(&mut self, audience: &mut Audience<'_, T>) -> Result<(), TransportError> {
         loop {
             self.start();
             if self.running.is_empty() && self.later.is_empty() {
@@ -105,7 +119,8 @@ impl<T: MadTransport> Scan<'_, T> {
             let now = self.exchange.now();
             let until = self.later.iter().map(|(at, _)| *at).min();
             match self.exchange.next(until.unwrap_or(now + Duration::from_secs(3600)))? {
-                Next::Idle | Next::Report { .. } => {}
+                Next::Idle => {}
+                Next::Report { from, mad } => (audience.reports)(self.exchange, from, &mad),
                 Next::Ended((ticket, result)) => {
                     self.asked += 1;
                     match self.running.remove(&ticket) {
@@ -120,7 +135,7 @@ impl<T: MadTransport> Scan<'_, T> {
                         }
                         None => {}
                     }
-                    progress(&self.progress());
+                    (audience.progress)(&self.progress());
                 }
             }
         }
