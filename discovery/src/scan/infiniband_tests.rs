@@ -312,3 +312,52 @@ fn agents_that_misbehave_cost_only_themselves() {
     let report = scan_from(Subnet::local_port(), subnet, &options);
     assert_eq!((report.targets.len(), report.problems.len()), (66, 34));
 }
+
+/// Datagrams sent and time passed in a scan that finds everything.
+fn cost(ports: u16, targets: u16, matches_mask: bool, options: &ScanOptions) -> (u64, Duration) {
+    let mut exchange = infiniband::exchange(Subnet::sized(ports, targets, matches_mask), options);
+    let mut report = ScanReport::default();
+    let mut audience = infiniband::Audience {
+        progress: &mut |_| {},
+        reports: &mut |_, _, _| {},
+    };
+    infiniband::scan_port(
+        &Subnet::local_port(),
+        &mut exchange,
+        options,
+        &mut report,
+        &mut audience,
+    )
+    .unwrap();
+    assert_eq!(report.targets.len(), usize::from(targets));
+    let subnet = exchange.into_transport();
+    (subnet.sent(), subnet.elapsed())
+}
+
+#[test]
+fn the_cost_grows_with_the_targets_and_the_ports() {
+    let options = ScanOptions::default();
+    for (ports, targets) in [(1_000, 50), (10_000, 500)] {
+        // A node, a path, and four questions to the agent.
+        let (mads, _) = cost(ports, targets, true, &options);
+        assert_eq!(mads, 2 + 6 * u64::from(targets));
+        // Besides, each port is asked for what it can do.
+        let (mads, _) = cost(ports, targets, false, &options);
+        assert_eq!(mads, 2 + 6 * u64::from(targets) + u64::from(ports));
+    }
+    let (_, small) = cost(1_000, 50, true, &options);
+    let (_, large) = cost(10_000, 500, true, &options);
+    assert!(large < small * 11, "{small:?} {large:?}");
+}
+
+#[test]
+fn questions_run_side_by_side() {
+    let one = ScanOptions {
+        at_once: 1,
+        subnet_at_once: 1,
+        ..ScanOptions::default()
+    };
+    let (_, alone) = cost(2_000, 200, true, &one);
+    let (_, together) = cost(2_000, 200, true, &ScanOptions::default());
+    assert!(alone > together * 3, "{alone:?} {together:?}");
+}
