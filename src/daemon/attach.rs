@@ -1,10 +1,9 @@
 //! Attaching: logging in to a target, looking at its logical units, making block devices of its disks.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
 
-use srp_addressing::{Endpoint, Guid, PortId, Scope, TargetOptions, Transport};
+use srp_addressing::{Guid, PortId, TargetOptions};
 use srp_initiator::scsi::bringup::{self, BringUpError};
 use srp_initiator::scsi::{Lun, LunSet};
 use srp_initiator::session::{ChannelSequence, LoginParameters, SessionKey};
@@ -14,6 +13,7 @@ use tokio::sync::mpsc;
 use super::Ground;
 use super::channel::{self, Channel, ChannelSetupError, LocalEnd, SessionGround};
 use super::device::BlockDevice;
+use super::endpoints::endpoints;
 use super::execute::SessionCommands;
 use super::failure::{Login, chain, failure, login_failure, nothing_attached, unusable};
 use super::registry::Nexus;
@@ -220,54 +220,11 @@ fn initiator_port(target: &TargetOptions, local: &LocalEnd) -> PortId {
     target.initiator_port(Guid(u64::from_be_bytes(guid)))
 }
 
-fn endpoints(target: &TargetOptions) -> Result<(SocketAddr, Option<SocketAddr>), ErrorData> {
-    match &target.transport {
-        Transport::RdmaCm { dest, src } => {
-            let source = src.as_ref().map(|src| socket_address("src", src)).transpose()?;
-            Ok((socket_address("dest", dest)?, source))
-        }
-        Transport::InfiniBand { .. } => Err(failure(
-            ErrorKind::Usage,
-            "logging in by GID and service id (dgid, pkey, service_id) is not there yet",
-        )
-        .remedy("give the target's address and RDMA/CM port instead: id_ext=...,ioc_guid=...,dest=ADDRESS:PORT")),
-    }
-}
-
 /// Commands per channel.
 fn queue_size(target: &TargetOptions) -> u16 {
     let size = target.queue_size.unwrap_or(u32::from(QUEUE_SIZE));
     let size = target.target_can_queue.map_or(size, |most| size.min(most));
     u16::try_from(size).unwrap_or(u16::MAX).clamp(1, 4096)
-}
-
-fn socket_address(key: &str, endpoint: &Endpoint) -> Result<SocketAddr, ErrorData> {
-    let scope = match &endpoint.host.scope {
-        None => 0,
-        Some(Scope::Index(index)) => *index,
-        Some(Scope::Name(name)) => interface_index(name).ok_or_else(|| {
-            failure(
-                ErrorKind::Usage,
-                format!("{key}: there is no network interface {name:?}"),
-            )
-            .remedy("`ip -6 address` shows the interfaces and their link-local addresses")
-        })?,
-    };
-    Ok(match endpoint.host.ip {
-        IpAddr::V4(ip) => SocketAddr::from((ip, endpoint.port)),
-        IpAddr::V6(ip) => SocketAddrV6::new(ip, endpoint.port, 0, scope).into(),
-    })
-}
-
-fn interface_index(name: &str) -> Option<u32> {
-    if name.contains('/') {
-        return None;
-    }
-    std::fs::read_to_string(format!("/sys/class/net/{name}/ifindex"))
-        .ok()?
-        .trim()
-        .parse()
-        .ok()
 }
 
 /// Looks at the target's logical units and makes block devices of the disks that are wanted and not there yet.

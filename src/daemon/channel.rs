@@ -9,7 +9,7 @@ use srp_addressing::Gid;
 use srp_initiator::fabric::QueuePairId;
 use srp_initiator::session::{Granted, LoginError, LoginParameters, SessionKey, SlotPlan};
 use srp_initiator::wire::login::MultiChannel;
-use srp_verbs::cm::{CmError, ConnectParams, Event as CmEvent};
+use srp_verbs::cm::{Address, CmError, ConnectParams, Event as CmEvent, PortSpace};
 use srp_verbs::completion_queue::CompletionQueueError;
 use srp_verbs::device::{Device, DeviceError, Devices};
 use srp_verbs::fabric::{ChannelParts, IuRing, PartsError};
@@ -34,8 +34,8 @@ const ACK_TIMEOUT: u8 = 14;
 /// What all channels of a session share.
 pub(crate) struct SessionGround {
     pub(crate) key: SessionKey,
-    pub(crate) address: SocketAddr,
-    pub(crate) source: Option<SocketAddr>,
+    pub(crate) address: Address,
+    pub(crate) source: Option<Address>,
     pub(crate) retry_count: u8,
     pub(crate) queue_size: u16,
     pub(crate) max_transfer: u32,
@@ -94,7 +94,7 @@ pub(crate) enum ChannelSetupError {
     Area(#[from] AddAreaError),
     /// The connection leaves through no RDMA device.
     #[error("the way to {0} leads through no RDMA device")]
-    NoDevice(SocketAddr),
+    NoDevice(Address),
     /// The reactor is gone.
     #[error(transparent)]
     Reactor(#[from] ublk_frontend::reactor::Gone),
@@ -121,7 +121,7 @@ pub(crate) async fn resolve(
     ground: &SessionGround,
 ) -> Result<Resolved, ChannelSetupError> {
     let deadline = Instant::now() + LOGIN_LIMIT;
-    let mut connection = manager.open()?;
+    let mut connection = manager.open(PortSpace::of(&ground.address))?;
     connection.resolve(ground.source, ground.address, deadline).await?;
     let port = connection
         .id
@@ -177,7 +177,7 @@ impl Resolved {
         if let Err(error) = connection.id.set_ack_timeout(ACK_TIMEOUT) {
             tracing::debug!(%error, "the fabric's own acknowledgement timeout applies");
         }
-        let request = parameters.request(multichannel).encode_rdma_cm();
+        let request = login_request(parameters, multichannel, &ground.address);
         let mut connect = ConnectParams::new(&request);
         connect.retry_count = ground.retry_count;
         connection.id.connect(&queue_pair, &connect)?;
@@ -230,6 +230,17 @@ impl Resolved {
             watch,
             connection,
         })
+    }
+}
+
+/// The private data of a login: by IP address the form that leaves room for the header of such a connection, by GID the
+/// SRP_LOGIN_REQ of the standard.
+pub(crate) fn login_request(parameters: &LoginParameters, multichannel: MultiChannel, address: &Address) -> Vec<u8> {
+    let request = parameters.request(multichannel);
+    if address.is_ip() {
+        request.encode_rdma_cm().to_vec()
+    } else {
+        request.encode().to_vec()
     }
 }
 

@@ -1,11 +1,10 @@
 //! Connections: librdmacm's events brought to whoever waits for them, and the steps of connecting one by one.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use srp_verbs::cm::{Address, CmError, CmId, CmIdKey, Event, EventChannel, EventChannelError, RejectReason};
+use srp_verbs::cm::{Address, CmError, CmId, CmIdKey, Event, EventChannel, EventChannelError, PortSpace, RejectReason};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
@@ -55,8 +54,8 @@ impl ConnectionManager {
     }
 
     /// A new connection, not connected to anything yet.
-    pub(crate) fn open(&self) -> Result<Connection, ConnectError> {
-        let id = self.channel.create_id()?;
+    pub(crate) fn open(&self, space: PortSpace) -> Result<Connection, ConnectError> {
+        let id = self.channel.create_id(space)?;
         let (sender, events) = mpsc::unbounded_channel();
         self.lock().insert(id.key(), sender);
         Ok(Connection {
@@ -114,7 +113,7 @@ pub(crate) enum ConnectError {
     #[error("{address} cannot be resolved to an RDMA port: {}", std::io::Error::from_raw_os_error(*errno))]
     Address {
         /// The target.
-        address: SocketAddr,
+        address: Address,
         /// A positive errno.
         errno: i32,
     },
@@ -122,7 +121,7 @@ pub(crate) enum ConnectError {
     #[error("no route to {address}: {}", std::io::Error::from_raw_os_error(*errno))]
     Route {
         /// The target.
-        address: SocketAddr,
+        address: Address,
         /// A positive errno.
         errno: i32,
     },
@@ -158,13 +157,11 @@ impl Connection {
     /// Finds the way to the target.
     pub(crate) async fn resolve(
         &mut self,
-        source: Option<SocketAddr>,
-        address: SocketAddr,
+        source: Option<Address>,
+        address: Address,
         deadline: Instant,
     ) -> Result<(), ConnectError> {
-        let source = source.map(Address::from);
-        self.id
-            .resolve_address(source.as_ref(), &Address::from(address), RESOLVE_TIMEOUT)?;
+        self.id.resolve_address(source.as_ref(), &address, RESOLVE_TIMEOUT)?;
         match self.next("resolving the address", deadline).await? {
             Event::AddressResolved => {}
             Event::AddressError { errno } => return Err(ConnectError::Address { address, errno }),

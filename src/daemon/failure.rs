@@ -51,7 +51,7 @@ pub(crate) struct Login<'a> {
     /// The source address the target sees.
     pub(crate) source: Option<std::net::IpAddr>,
     /// Where to.
-    pub(crate) address: std::net::SocketAddr,
+    pub(crate) address: srp_verbs::cm::Address,
 }
 
 /// What a failed connection or login means, and the likely remedy.

@@ -64,7 +64,7 @@ pub(crate) struct Session {
     pub(crate) ground: Arc<Ground>,
     pub(crate) key: SessionKey,
     pub(crate) target: TargetOptions,
-    pub(crate) address: std::net::SocketAddr,
+    pub(crate) address: srp_verbs::cm::Address,
     pub(crate) local: LocalEnd,
     pub(crate) initiator_port: PortId,
     pub(crate) target_port: PortId,

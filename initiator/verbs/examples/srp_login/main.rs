@@ -138,7 +138,7 @@ fn run() -> Fallible<()> {
     let lun = Lun::from_index(rest.first().map_or(Ok(0), |text| text.parse())?);
 
     let channel = EventChannel::new()?;
-    let mut id = channel.create_id()?;
+    let mut id = channel.create_id(srp_verbs::cm::PortSpace::Ip)?;
     id.resolve_address(None, &destination.into(), RESOLVE)?;
     match next_event(&channel, &id)? {
         Event::AddressResolved => {}

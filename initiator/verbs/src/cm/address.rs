@@ -1,16 +1,43 @@
 //! Where a connection goes, and the C forms of it.
 
 use std::mem::MaybeUninit;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+
+use srp_addressing::{Gid, PKey, ServiceId};
 
 /// An address the connection manager understands.
-///
-/// Native InfiniBand (AF_IB: GID, P_Key, service id) will be a further variant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Address {
     /// An IP address and port: RoCE, IPoIB, iWARP.
     Ip(SocketAddr),
+    /// A port of an InfiniBand fabric. The request then carries the service id as it is, and all private data is ours:
+    /// there is no header of an IP connection in it.
+    InfiniBand {
+        /// The port.
+        gid: Gid,
+        /// The partition.
+        pkey: PKey,
+        /// The listener; nothing where a connection comes from.
+        service: Option<ServiceId>,
+    },
+}
+
+impl Address {
+    /// Whether it is an IP address, so that a login has the form that leaves room for the header of such a connection.
+    #[must_use]
+    pub const fn is_ip(&self) -> bool {
+        matches!(self, Self::Ip(_))
+    }
+
+    /// The IP address, if it is one.
+    #[must_use]
+    pub const fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Ip(address) => Some(address.ip()),
+            Self::InfiniBand { .. } => None,
+        }
+    }
 }
 
 impl From<SocketAddr> for Address {
@@ -23,9 +50,31 @@ impl std::fmt::Display for Address {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Ip(address) => address.fmt(f),
+            Self::InfiniBand { gid, pkey, service } => {
+                write!(f, "GID {gid} in partition {pkey}")?;
+                service.map_or(Ok(()), |service| write!(f, ", service {service}"))
+            }
         }
     }
 }
+
+/// `AF_IB`.
+const AF_IB: libc::sa_family_t = 27;
+
+/// `struct sockaddr_ib` of `<rdma/ib.h>`: everything in network order, but for the family and the scope.
+#[repr(C)]
+struct SockAddrIb {
+    family: libc::sa_family_t,
+    pkey: [u8; 2],
+    flow_info: u32,
+    gid: [u8; 16],
+    sid: [u8; 8],
+    sid_mask: [u8; 8],
+    scope_id: u64,
+}
+
+const _: () =
+    assert!(size_of::<SockAddrIb>() == 48 && align_of::<SockAddrIb>() <= align_of::<libc::sockaddr_storage>());
 
 /// A socket address in the form C wants.
 pub(super) struct RawAddress(libc::sockaddr_storage);
@@ -60,6 +109,20 @@ impl RawAddress {
                 };
                 // SAFETY: as above.
                 unsafe { place.cast::<libc::sockaddr_in6>().write(raw) };
+            }
+            Address::InfiniBand { gid, pkey, service } => {
+                let raw = SockAddrIb {
+                    family: AF_IB,
+                    pkey: pkey.0.to_be_bytes(),
+                    flow_info: 0,
+                    gid: gid.0,
+                    sid: service.map_or(0, |service| service.0).to_be_bytes(),
+                    // The kernel refuses a source with a mask, and takes no part of a destination's id for its own.
+                    sid_mask: if service.is_some() { [0xff; 8] } else { [0; 8] },
+                    scope_id: 0,
+                };
+                // SAFETY: the storage is larger and at least as aligned, which was checked at compile time above.
+                unsafe { place.cast::<SockAddrIb>().write(raw) };
             }
         }
         Self(storage)
@@ -100,6 +163,47 @@ mod tests {
             let address: SocketAddr = text.parse().expect("a socket address");
             assert_eq!(read(&RawAddress::new(&address.into()).0), Some(address), "{text}");
         }
+    }
+
+    /// The bytes librdmacm gets.
+    fn bytes(address: &Address) -> [u8; 48] {
+        let raw = RawAddress::new(address);
+        // SAFETY: a sockaddr_storage is 128 initialized bytes.
+        let all: [u8; 128] = unsafe { std::mem::transmute(raw.0) };
+        std::array::from_fn(|i| all[i])
+    }
+
+    #[test]
+    fn infiniband_addresses_are_as_the_kernel_wants_them() {
+        let gid: Gid = "fe80::2:c903:e:8acd".parse().expect("a GID");
+        let pkey = PKey(0x8001);
+        let target = Address::InfiniBand {
+            gid,
+            pkey,
+            service: Some(ServiceId(0x0002_c903_000e_8acc)),
+        };
+        let expected = [
+            &27_u16.to_ne_bytes()[..],
+            &[0x80, 0x01],
+            &[0; 4],
+            &gid.0,
+            &[0x00, 0x02, 0xc9, 0x03, 0x00, 0x0e, 0x8a, 0xcc],
+            &[0xff; 8],
+            &[0; 8],
+        ];
+        assert_eq!(bytes(&target)[..], expected.concat());
+        // Where a connection comes from: a GID and a partition, neither service id nor mask.
+        let source = Address::InfiniBand {
+            gid,
+            pkey,
+            service: None,
+        };
+        assert_eq!(bytes(&source)[24..], [0; 24]);
+        assert_eq!(bytes(&source)[..24], bytes(&target)[..24]);
+        assert_eq!(read(&RawAddress::new(&target).0), None, "no IP address");
+        let text = "GID fe80:0000:0000:0000:0002:c903:000e:8acd in partition 8001, service 0002c903000e8acc";
+        assert_eq!(target.to_string(), text);
+        assert!(!target.is_ip() && target.ip().is_none());
     }
 
     #[test]

@@ -133,6 +133,33 @@ pub struct LocalPort {
     pub gid: Gid,
 }
 
+/// What the numbers of a connection's ends are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PortSpace {
+    /// Ports of IP connections.
+    Ip,
+    /// Service ids of an InfiniBand fabric.
+    InfiniBand,
+}
+
+impl PortSpace {
+    /// The space of an address.
+    #[must_use]
+    pub const fn of(address: &Address) -> Self {
+        match address {
+            Address::Ip(_) => Self::Ip,
+            Address::InfiniBand { .. } => Self::InfiniBand,
+        }
+    }
+
+    const fn number(self) -> rdma_sys::rdma_port_space::Type {
+        match self {
+            Self::Ip => rdma_sys::rdma_port_space::RDMA_PS_TCP,
+            Self::InfiniBand => rdma_sys::rdma_port_space::RDMA_PS_IB,
+        }
+    }
+}
+
 /// One connection. Dropping it ends the connection, or whatever is under way, and discards its events; this may take
 /// a moment (the kernel cancels what is in flight), so it belongs on a control thread.
 #[derive(Debug)]
@@ -148,7 +175,7 @@ unsafe impl Send for CmId {}
 unsafe impl Sync for CmId {}
 
 impl CmId {
-    pub(super) fn new(channel: &Arc<Channel>) -> Result<Self, CmError> {
+    pub(super) fn new(channel: &Arc<Channel>, space: PortSpace) -> Result<Self, CmError> {
         let key = channel.next_key.fetch_add(1, Ordering::Relaxed);
         let mut raw: *mut rdma_cm_id = ptr::null_mut();
         // SAFETY: the channel is alive; the key is an integer that librdmacm only hands back.
@@ -157,7 +184,7 @@ impl CmId {
                 channel.raw.as_ptr(),
                 &mut raw,
                 key as usize as *mut c_void,
-                rdma_sys::rdma_port_space::RDMA_PS_TCP,
+                space.number(),
             )
         })
         .map_err(CmError::Create)?;

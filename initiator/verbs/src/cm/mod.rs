@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use address::Address;
 pub use event::{CmIdKey, Event, PrivateData, Reply};
-pub use id::{CmError, CmId, ConnectParams, LocalPort};
+pub use id::{CmError, CmId, ConnectParams, LocalPort, PortSpace};
 pub use reject::RejectReason;
 
 use crate::device::list_devices;
@@ -126,8 +126,8 @@ impl EventChannel {
     ///
     /// # Errors
     /// When the kernel refuses; see [`CmError`].
-    pub fn create_id(&self) -> Result<CmId, CmError> {
-        CmId::new(&self.0)
+    pub fn create_id(&self, space: PortSpace) -> Result<CmId, CmError> {
+        CmId::new(&self.0, space)
     }
 
     /// The next event, if one has arrived. Never blocks.
