@@ -1,12 +1,13 @@
 //! The engine of one reactor: its channels, the queues of its logical units, and the requests in flight.
 //!
 //! Inputs are requests, completions and the time; outputs are posts on the fabric and [`Event`]s. A reactor has
-//! at most one channel of a session.
+//! any number of channels of a session and uses them in turn; as long as one lives, so does the session.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::channel::{Channel, ChannelError, ChannelSetup};
+use super::failover::Fence;
 use super::key_map::KeyMap;
 use super::mutation::{Mutated, Mutation};
 use super::queue::Queue;
@@ -126,7 +127,10 @@ pub enum Event {
 /// A session as this reactor has it.
 #[derive(Debug, Default)]
 pub(super) struct SessionState {
-    pub(super) channel: Option<usize>,
+    /// Channels in service.
+    pub(super) channels: Vec<usize>,
+    /// Where the next command is tried first.
+    pub(super) turn: usize,
     /// Queues with something waiting, served in turn.
     pub(super) ready: VecDeque<usize>,
     /// The queue of control requests.
@@ -148,6 +152,7 @@ pub struct Engine<F> {
     pub(super) queues: Vec<Option<Queue>>,
     pub(super) disks: KeyMap<LunKey, usize>,
     pub(super) delayed: Vec<Key>,
+    pub(super) fences: Vec<Fence>,
     pub(super) events: VecDeque<Event>,
     completions: Vec<Completion>,
     /// A pass has something to dispatch.
@@ -169,6 +174,7 @@ impl<F: Fabric> Engine<F> {
             queues: Vec::new(),
             disks: KeyMap::default(),
             delayed: Vec::new(),
+            fences: Vec::new(),
             events: VecDeque::with_capacity(BATCH * 2),
             completions: Vec::with_capacity(BATCH),
             dirty: false,
@@ -194,19 +200,13 @@ impl<F: Fabric> Engine<F> {
     }
 
     /// Takes a logged-in queue pair into service and posts its receives.
-    ///
-    /// # Panics
-    /// When the session has a channel on this reactor already.
     pub fn add_channel(&mut self, setup: &ChannelSetup) {
         let session = self.session(setup.session);
         let index = vacant(&mut self.channels, Channel::new(setup, session, self.mutated));
         self.by_qp.insert(setup.qp, index);
         if let Some(session) = &mut self.sessions[session] {
-            assert!(
-                session.channel.is_none(),
-                "a second channel of one session on one reactor"
-            );
-            session.channel = Some(index);
+            session.channels.push(index);
+            self.dirty = true;
         }
         let posted = setup.plan.receives - 1;
         for slot in 0..posted {
@@ -321,6 +321,13 @@ impl<F: Fabric> Engine<F> {
         channel.extents_lent -= 1;
         if !channel.is_open() || !ok {
             channel.unclaim(slot);
+            let queue = request.queue;
+            let removed = self.queues[queue].as_ref().is_none_or(|queue| queue.removed);
+            if ok && !removed && self.is_connected(queue) {
+                self.detach(handle.0);
+                self.push_waiting(handle.0, true);
+                return self.settle(index, now);
+            }
             let why = if ok { BlockError::Transport } else { BlockError::Io };
             self.end(handle.0, Err(why));
             self.dirty = !self.mutated.is(Mutation::UnsuppliedSilently);
@@ -376,7 +383,7 @@ impl<F: Fabric> Engine<F> {
             return;
         };
         let Some(session) = &self.sessions[index] else { return };
-        if session.channel.is_some() {
+        if !session.channels.is_empty() {
             return;
         }
         let control = session.control;
@@ -434,7 +441,8 @@ impl<F: Fabric> Engine<F> {
                 Stage::Delayed(at) => Some(at),
                 _ => None,
             });
-        checks.chain(delayed).min()
+        let fences = self.fences.iter().map(|fence| fence.limit);
+        checks.chain(delayed).chain(fences).min()
     }
 
     /// Commands at targets whose answer is expected.

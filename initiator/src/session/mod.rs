@@ -6,6 +6,7 @@
 mod buffer;
 mod channel;
 mod engine;
+mod failover;
 mod key_map;
 mod login;
 mod mutation;

@@ -64,6 +64,8 @@ pub enum Mutation {
     NoEscalation,
     /// Task management is sent without credit.
     TaskWithoutCredit,
+    /// A write of unknown fate is sent again without a fence.
+    ResendUnfenced,
     /// Immediate data is sent whether it was granted or not.
     ImmediateUnchecked,
 }
@@ -100,6 +102,7 @@ impl Mutation {
         Self::ResetEndsLater,
         Self::NoEscalation,
         Self::TaskWithoutCredit,
+        Self::ResendUnfenced,
         Self::ImmediateUnchecked,
     ];
 }

@@ -3,6 +3,7 @@
 use super::engine::Engine;
 use super::mutation::Mutation;
 use super::request::{Key, Stage};
+use super::start::Transfer;
 use crate::fabric::Fabric;
 use crate::scsi::{BlockError, Lun};
 use crate::time::Instant;
@@ -106,6 +107,7 @@ impl<F: Fabric> Engine<F> {
             !here
         });
         self.delayed = delayed;
+        self.fail_fenced(queue, why);
     }
 
     /// Starts what credits, slots and buffers allow, each logical unit in its turn.
@@ -123,29 +125,59 @@ impl<F: Fabric> Engine<F> {
                 self.next_queue(index);
                 continue;
             };
-            let Some(channel) = session.channel else {
+            if session.channels.is_empty() {
                 self.fail_waiting(queue, BlockError::Transport);
                 continue;
-            };
-            match self.start(request, channel, now) {
+            }
+            match self.start_somewhere(request, index, now) {
                 Started::Yes if self.mutated.is(Mutation::NoTurns) => {}
                 Started::Yes => self.next_queue(index),
                 Started::Refused => {}
                 Started::NoBuffer => {
                     // What holds a buffer already, to be sent again, must not wait behind what needs one.
-                    let place = self.holder(index);
-                    let Some(place) = place.filter(|_| !self.mutated.is(Mutation::HoldersInLine)) else {
+                    let place = self.content(index);
+                    if self.mutated.is(Mutation::HoldersInLine) {
                         return;
-                    };
-                    if let Some(session) = &mut self.sessions[index]
-                        && let Some(queue) = session.ready.remove(place)
-                    {
-                        session.ready.push_front(queue);
+                    }
+                    if let Some(place) = place {
+                        self.bring_forward(index, place);
+                    } else if !self.free_waiting(index) {
+                        return;
                     }
                 }
                 Started::Wait => return,
             }
         }
+    }
+
+    /// Starts a request on the channel it has a buffer of, or on the first that can take it.
+    fn start_somewhere(&mut self, key: Key, session: usize, now: Instant) -> Started {
+        let bound = self.requests.get(key).filter(|request| request.extent.is_some());
+        if let Some(index) = bound.and_then(|request| request.channel) {
+            return self.start(key, index, now);
+        }
+        let mut outcome = Started::Wait;
+        for offset in 0.. {
+            let Some(state) = self.sessions[session]
+                .as_ref()
+                .filter(|state| offset < state.channels.len())
+            else {
+                break;
+            };
+            let place = (state.turn + offset) % state.channels.len();
+            match self.start(key, state.channels[place], now) {
+                Started::Yes => {
+                    if let Some(state) = &mut self.sessions[session] {
+                        state.turn = place + 1;
+                    }
+                    return Started::Yes;
+                }
+                Started::Refused => return Started::Refused,
+                Started::NoBuffer => outcome = Started::NoBuffer,
+                Started::Wait => {}
+            }
+        }
+        outcome
     }
 
     /// Whether a session has requests that wait for their turn.
@@ -155,14 +187,40 @@ impl<F: Fabric> Engine<F> {
     }
 
     /// The place in the ring, behind the front, of a queue whose first request needs no further buffer.
-    fn holder(&self, session: usize) -> Option<usize> {
+    fn content(&self, session: usize) -> Option<usize> {
         let ready = &self.sessions[session].as_ref()?.ready;
-        let again = |queue: usize| {
+        let content = |queue: usize| {
             let request = self.head(queue).and_then(|key| self.requests.get(key));
-            // What is sent again holds its buffer or needs none; flushes may stand in front of buffer holders.
-            request.is_some_and(|request| request.extent.is_some() || request.attempts > 0)
+            request.is_some_and(|request| request.extent.is_some() || request.transfer == Transfer::None)
         };
-        (1..ready.len()).find(|&place| again(ready[place]))
+        (1..ready.len()).find(|&place| content(ready[place]))
+    }
+
+    fn bring_forward(&mut self, session: usize, place: usize) {
+        if let Some(session) = &mut self.sessions[session]
+            && let Some(queue) = session.ready.remove(place)
+        {
+            session.ready.push_front(queue);
+        }
+    }
+
+    /// Takes the buffers of requests that stand behind others in their queues, and so cannot use them; false when
+    /// there are none.
+    fn free_waiting(&mut self, session: usize) -> bool {
+        let of_session = |queue: usize| {
+            self.queues[queue]
+                .as_ref()
+                .is_some_and(|queue| queue.session == session)
+        };
+        let holders: Vec<Key> = self
+            .requests
+            .iter()
+            .filter(|(_, request)| request.stage == Stage::Waiting && request.extent.is_some())
+            .filter(|(_, request)| of_session(request.queue))
+            .map(|(key, _)| key)
+            .collect();
+        holders.iter().for_each(|&key| self.detach(key));
+        !holders.is_empty()
     }
 
     /// Moves the queue in front to the end, or out of the ring when it is empty.

@@ -227,6 +227,7 @@ impl<F: Fabric> Engine<F> {
             }
             self.climb(index, now);
         }
+        self.fence(now);
         if self.delayed.is_empty() {
             return;
         }

@@ -104,6 +104,8 @@ pub(super) enum Stage {
     Filling,
     /// Posted. The target may touch the extent.
     Sent,
+    /// A write of unknown fate: it waits for its unit's reset.
+    Fenced,
     /// Finished; the caller is copying its data out and then releases the extent.
     Returned,
 }

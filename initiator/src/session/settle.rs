@@ -81,15 +81,11 @@ impl<F: Fabric> Engine<F> {
 
     fn retry(&mut self, key: Key, verdict: Verdict, now: Instant) {
         let backoff = now + self.limits.backoff;
-        let Some(request) = self.requests.get_mut(key) else {
-            return;
-        };
+        let Some(request) = self.requests.get(key) else { return };
         let over = request.deadline <= now || request.attempts == u8::MAX;
-        let open = request
-            .channel
-            .and_then(|index| self.channels[index].as_ref())
-            .is_some_and(Channel::is_open);
-        let removed = self.queues[request.queue].as_ref().is_none_or(|queue| queue.removed);
+        let queue = request.queue;
+        let open = self.is_connected(queue);
+        let removed = self.queues[queue].as_ref().is_none_or(|queue| queue.removed);
         if over || !open || removed {
             let why = match (open, removed) {
                 (false, _) => BlockError::Transport,
@@ -100,6 +96,9 @@ impl<F: Fabric> Engine<F> {
         }
         if self.mutated.is(Mutation::RetryWithoutBuffer) && request.filled {
             self.release_early(key);
+        }
+        if !self.is_bound(key) {
+            self.detach(key);
         }
         let Some(request) = self.requests.get_mut(key) else {
             return;
@@ -223,7 +222,10 @@ impl<F: Fabric> Engine<F> {
         let Some(state) = &mut self.sessions[session] else {
             return;
         };
-        state.channel = None;
+        state.channels.retain(|&other| other != index);
+        if !state.channels.is_empty() {
+            return self.detach_waiting(index);
+        }
         for queue in state.queues.clone() {
             self.fail_waiting(queue, BlockError::Transport);
         }
@@ -254,7 +256,7 @@ impl<F: Fabric> Engine<F> {
                 self.answer_in(index, slot, request, now);
             } else if posted {
                 channel.free_command(slot);
-                self.end(request, Err(BlockError::Transport));
+                self.unanswered(request, now);
             }
         }
         let Some(channel) = &self.channels[index] else { return };

@@ -163,21 +163,35 @@ impl<F: Fabric> Engine<F> {
 
     /// Sends the function of the rung a channel is on, when there is credit and a slot.
     fn send_function(&mut self, index: usize) {
-        let Some(channel) = &mut self.channels[index] else {
+        let Some(ladder) = self.channels[index].as_ref().and_then(|channel| channel.ladder) else {
             return;
         };
-        let Some(ladder) = channel.ladder else { return };
         let (function, of) = match ladder.rung {
             Rung::Abort => (TaskFunction::AbortTask, Some(ladder.tag)),
             Rung::Reset => (TaskFunction::LogicalUnitReset, None),
         };
-        let Some(slot) = channel.claim_task(of) else { return };
-        let (tag, task_tag) = (channel.tag(slot), of.unwrap_or(NO_TASK));
-        match ladder.rung {
-            Rung::Abort => channel.aborts += 1,
-            Rung::Reset => channel.resets += 1,
+        let function = self.post_function(index, function, ladder.lun, of);
+        if let Some(channel) = &mut self.channels[index] {
+            channel.ladder = Some(Ladder { function, ..ladder });
         }
-        let lun = ladder.lun;
+    }
+
+    /// Posts a task management function about one command or about a logical unit; returns its tag. Nothing when
+    /// there is no credit or slot.
+    pub(super) fn post_function(
+        &mut self,
+        index: usize,
+        function: TaskFunction,
+        lun: Lun,
+        of: Option<u64>,
+    ) -> Option<u64> {
+        let channel = self.channels[index].as_mut()?;
+        let slot = channel.claim_task(of)?;
+        let (tag, task_tag) = (channel.tag(slot), of.unwrap_or(NO_TASK));
+        match function {
+            TaskFunction::AbortTask => channel.aborts += 1,
+            _ => channel.resets += 1,
+        }
         let iu = TaskManagement {
             tag,
             lun,
@@ -185,22 +199,16 @@ impl<F: Fabric> Engine<F> {
             task_tag,
         };
         let qp = channel.qp;
-        let Ok(len) = iu.emit(self.fabric.send_slot(qp, slot)) else {
-            // Slots hold 64 bytes at least, the shortest IU length a login may grant.
-            debug_assert!(false, "a task management function does not fit its slot");
-            return;
-        };
-        tracing::warn!(tag, %function, of = task_tag, ?lun, "task management");
-        channel.ladder = Some(Ladder {
-            function: Some(tag),
-            ..ladder
-        });
         channel.sends_posted += 1;
-        let len = u32::try_from(len).unwrap_or(u32::MAX);
-        self.fabric.post_send(qp, slot, len, None);
-        if ladder.rung == Rung::Reset {
+        // Slots hold 64 bytes at least, the shortest IU length a login may grant.
+        let len = iu.emit(self.fabric.send_slot(qp, slot)).unwrap_or(TaskManagement::LEN);
+        tracing::warn!(tag, %function, of = task_tag, ?lun, "task management");
+        self.fabric
+            .post_send(qp, slot, u32::try_from(len).unwrap_or(u32::MAX), None);
+        if of.is_none() {
             self.mark_reset(index, lun, tag);
         }
+        Some(tag)
     }
 
     /// Notes which commands a LOGICAL UNIT RESET ends: those that were sent before it.
@@ -242,9 +250,13 @@ impl<F: Fabric> Engine<F> {
         let result = TaskResponse::from_code(code);
         tracing::warn!(tag, %result, "task management answered");
         let ladder = channel.ladder.filter(|ladder| ladder.function == Some(tag));
+        let command = of.map(|of| channel.slot_of_tag(of));
+        if of.is_none() {
+            self.fence_answered(index, tag, result == TaskResponse::Complete);
+        }
         // "Complete" is proof also when it comes late, the ladder long on another rung or over.
         if result == TaskResponse::Complete || of.is_some() && self.mutated.is(Mutation::AbortNotExamined) {
-            match of.map(|of| channel.slot_of_tag(of)) {
+            match command {
                 Some(Some(slot)) => self.ended_by_target(index, slot, now),
                 Some(None) => {}
                 None => self.reset_done(index, tag, now),

@@ -36,7 +36,7 @@ impl World {
         for qp in self.failing.keys() {
             self.broken(rule::CLOSED, format!("qp{} failed and was never closed", qp.0));
         }
-        for qp in self.sessions.iter().filter_map(|session| session.qp) {
+        for qp in self.sessions.iter().flat_map(|session| session.qps.iter().copied()) {
             let fabric = self.engine.fabric();
             let Some(state) = self.engine.channel_state(qp) else {
                 self.broken(rule::CLOSED, format!("qp{} is gone", qp.0));

@@ -112,7 +112,10 @@ impl World {
                 self.failures.push((qp, reason, self.now));
                 let state = &mut self.sessions[session.0 as usize];
                 state.dead.push(qp);
-                if state.qp.take() != Some(qp) {
+                let place = state.qps.iter().position(|other| *other == qp);
+                if let Some(place) = place {
+                    state.qps.remove(place);
+                } else {
                     self.broken(rule::CLOSED, format!("qp{} failed, which was not in use", qp.0));
                 }
                 self.relogin(session.0);

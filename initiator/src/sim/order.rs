@@ -46,6 +46,10 @@ impl Order {
             return Ok(());
         };
         unit.passed = 0;
+        // One that had left its queue before goes to another channel.
+        if unit.waiting.iter().all(|(other, _, _)| *other != id) {
+            return Ok(());
+        }
         let first = unit.waiting.iter().find(|(_, _, read)| !read).map(|(id, _, _)| *id);
         unit.waiting.retain(|(other, _, _)| *other != id);
         match first {

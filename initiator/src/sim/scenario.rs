@@ -59,9 +59,11 @@ impl Scenario {
         } else {
             units
         };
+        let channels = *rng.choice(&[1, 1, 2, 4]).unwrap_or(&1);
         let session = |port: u8, luns: std::ops::Range<u32>| SessionSpec {
             port: PortId([port; 16]),
             luns: luns.collect(),
+            channels,
         };
         let mut sessions = vec![session(1, 0..split)];
         if split < units {
@@ -80,6 +82,8 @@ impl Scenario {
             credit,
             attention_at_login: rng.bool(),
             descriptor_sense: rng.bool(),
+            multichannel: rng.u8(0..4) > 0,
+            task_aborted: rng.bool(),
             disks,
             immediate_data: rng.bool(),
             max_request_len: *rng.choice(&[8276, 8276, 996, 2132]).unwrap_or(&8276),
@@ -227,6 +231,7 @@ impl World {
     /// A disk comes back.
     pub(super) fn scenario(&mut self, number: u32) {
         self.engine().remove_disk(crate::session::LunKey(number));
+        self.wake();
         self.plug(number);
     }
 }

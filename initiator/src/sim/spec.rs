@@ -13,6 +13,8 @@ pub struct SessionSpec {
     pub port: PortId,
     /// Its disks, as numbers of logical units below 256; they are their [`crate::session::LunKey`]s too.
     pub luns: Vec<u32>,
+    /// How many channels it wants.
+    pub channels: usize,
 }
 
 /// What a world is made of.
@@ -62,6 +64,7 @@ impl Default for WorldSpec {
             sessions: vec![SessionSpec {
                 port: PortId([1; 16]),
                 luns: vec![0],
+                channels: 1,
             }],
             relogin: None,
             unsupplied: 0,

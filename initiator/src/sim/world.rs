@@ -42,7 +42,8 @@ pub(super) enum Errand {
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) spec: SessionSpec,
-    pub(super) qp: Option<QueuePairId>,
+    /// Channels in use, in the order of their logins.
+    pub(super) qps: Vec<QueuePairId>,
     /// Lost connections through which the target may still work.
     pub(super) dead: Vec<QueuePairId>,
 }
@@ -74,7 +75,7 @@ impl World {
         let sessions = sessions
             .map(|spec| Session {
                 spec: spec.clone(),
-                qp: None,
+                qps: Vec::new(),
                 dead: Vec::new(),
             })
             .collect();
@@ -120,10 +121,16 @@ impl World {
         self.engine.fabric_mut()
     }
 
-    /// The queue pair of a session, while it is logged in.
+    /// The first queue pair of a session, while it is logged in.
     #[must_use]
     pub fn qp(&self, session: usize) -> Option<QueuePairId> {
-        self.sessions[session].qp
+        self.sessions[session].qps.first().copied()
+    }
+
+    /// The queue pairs of a session.
+    #[must_use]
+    pub fn qps(&self, session: usize) -> &[QueuePairId] {
+        &self.sessions[session].qps
     }
 
     /// How a request ended and when.
@@ -219,9 +226,10 @@ impl World {
         id
     }
 
-    /// The control side closes the channel of a session.
+    /// The control side closes a channel of a session.
     pub fn close(&mut self, session: usize) {
-        if let Some(qp) = self.sessions[session].qp {
+        let qps = &self.sessions[session].qps;
+        if let Some(qp) = self.rng.choice(qps).copied() {
             self.enter();
             self.engine.close_channel(qp, ChannelError::Closed, self.now);
             self.wake();
@@ -229,14 +237,27 @@ impl World {
         }
     }
 
-    /// Logs a session in that is not.
+    /// Logs in what a session lacks of its channels: the first with SINGLE, which ends what is left of earlier ones,
+    /// the others with MULTI.
     pub fn login(&mut self, session: u32) {
         let Some(state) = self.sessions.get(session as usize) else {
             return;
         };
-        if state.qp.is_some() {
-            return;
+        let wanted = state.spec.channels;
+        while self.sessions[session as usize].qps.len() < wanted {
+            if !self.add_channel(session) {
+                return;
+            }
         }
+    }
+
+    /// Logs one more channel in; false when the target refuses.
+    fn add_channel(&mut self, session: u32) -> bool {
+        let state = &self.sessions[session as usize];
+        let multichannel = match state.qps.is_empty() {
+            true => MultiChannel::Single,
+            false => MultiChannel::Multi,
+        };
         let parameters = LoginParameters {
             initiator_port: state.spec.port,
             target_port: self.spec.target.port,
@@ -245,14 +266,17 @@ impl World {
             immediate_data: self.spec.immediate_data,
         };
         self.enter();
-        let login = parameters.request(MultiChannel::Single).encode();
+        let login = parameters.request(multichannel).encode();
         let (queue_size, arena) = (self.spec.queue_size, self.spec.arena);
         let connect = match self.fabric().connect(&login, queue_size, arena) {
             Ok(connect) => connect,
             Err(refusal) => {
                 // Whatever came as a reason can be read, or is said to be unreadable.
                 let _ = reject_reason(&refusal.private_data);
-                return self.relogin(session);
+                if multichannel == MultiChannel::Single {
+                    self.relogin(session);
+                }
+                return false;
             }
         };
         match parameters.accept(&connect.private_data) {
@@ -267,12 +291,13 @@ impl World {
                     max_transfer: self.spec.max_transfer,
                     lun_reset: self.spec.lun_reset,
                 };
-                self.sessions[session as usize].qp = Some(connect.qp);
+                self.sessions[session as usize].qps.push(connect.qp);
                 self.engine.add_channel(&setup);
             }
             Err(error) => self.broken(rule::PROTOCOL, error.to_string()),
         }
         self.after_call();
+        true
     }
 
     /// Lets one thing happen; false when nothing ever will.

@@ -1,7 +1,9 @@
 //! Task management at the target: done at once, late, never, or refused.
 
+use super::task::Task;
 use super::{Step, Target};
 use crate::fabric::QueuePairId;
+use crate::scsi::outcome;
 use crate::sim::check::rule;
 use crate::sim::net::{Happening, Net};
 use crate::sim::odds::{Function, Odds};
@@ -27,12 +29,12 @@ impl Target {
             }
             Function::Silent { done } => {
                 if done {
-                    self.end_tasks(qp, &function);
+                    self.end_tasks(qp, &function, net);
                 }
             }
             Function::Answered(result) => self.answer(qp, &function, result, net),
             Function::DoneWithResponse => {
-                let ended = self.end_tasks(qp, &function);
+                let ended = self.end_tasks(qp, &function, net);
                 self.answer(qp, &function, TaskResponse::Complete, net);
                 for tag in ended {
                     self.stray_response(qp, tag, net);
@@ -49,7 +51,7 @@ impl Target {
     }
 
     fn carry_out(&mut self, qp: QueuePairId, function: TaskManagement, net: &mut Net) {
-        let ended = self.end_tasks(qp, &function);
+        let ended = self.end_tasks(qp, &function, net);
         // As LIO says it of a task that does not exist.
         let missing = function.function == TaskFunction::AbortTask && ended.is_empty();
         let result = if missing {
@@ -61,7 +63,7 @@ impl Target {
     }
 
     /// Ends what the function is about, without a response; the tags of this channel among it.
-    fn end_tasks(&mut self, qp: QueuePairId, function: &TaskManagement) -> Vec<u64> {
+    fn end_tasks(&mut self, qp: QueuePairId, function: &TaskManagement, net: &mut Net) -> Vec<u64> {
         let concerned: Vec<u64> = self
             .tasks
             .iter()
@@ -79,6 +81,10 @@ impl Target {
             };
             if let Some(channel) = self.channels.get_mut(&task.qp) {
                 channel.outstanding -= 1;
+                if task.qp != qp && self.profile.task_aborted && channel.alive {
+                    self.answer_aborted(&task, net);
+                    continue;
+                }
                 channel.credit.owe();
             }
             if task.qp == qp {
@@ -86,6 +92,19 @@ impl Target {
             }
         }
         tags
+    }
+
+    fn answer_aborted(&mut self, task: &Task, net: &mut Net) {
+        let response = Response {
+            tag: task.tag,
+            request_limit_delta: self.delta(task.qp, net),
+            status: outcome::TASK_ABORTED,
+            data_out_residual: None,
+            data_in_residual: None,
+            response_code: None,
+            sense: None,
+        };
+        self.send_response(task.qp, &response, net);
     }
 
     fn answer(&mut self, qp: QueuePairId, function: &TaskManagement, result: TaskResponse, net: &mut Net) {

@@ -64,6 +64,8 @@ pub struct TargetProfile {
     pub attention_at_login: bool,
     /// Immediate data is granted to those who ask.
     pub immediate_data: bool,
+    /// What a function of another channel ends is answered TASK ABORTED (TAS of the control mode page).
+    pub task_aborted: bool,
     /// Sense data in descriptor format.
     pub descriptor_sense: bool,
     /// Logical units.
@@ -83,6 +85,7 @@ impl Default for TargetProfile {
             credit: CreditPolicy::Each,
             attention_at_login: false,
             immediate_data: true,
+            task_aborted: true,
             descriptor_sense: false,
             disks: vec![DiskSpec {
                 lun: 0,

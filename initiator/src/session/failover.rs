@@ -1,0 +1,178 @@
+//! What becomes of a session's requests when it loses a channel, as long as it has another.
+//!
+//! Requests that are not with the target go on over a channel that lives, and so do reads and flushes that were,
+//! once their memory cannot be touched any more. A write is another matter: the target may carry it out behind the
+//! connection's end, and then over what was written later. A write of unknown fate is sent again only when a LOGICAL
+//! UNIT RESET of its unit is complete (the fence rule); where that cannot be had it fails.
+
+use super::channel::Channel;
+use super::engine::Engine;
+use super::mutation::Mutation;
+use super::request::{BlockOperation, Key, Purpose, Stage};
+use crate::fabric::Fabric;
+use crate::scsi::BlockError;
+use crate::time::Instant;
+use crate::wire::TaskFunction;
+
+/// Writes of a logical unit that wait for its reset.
+#[derive(Debug)]
+pub(super) struct Fence {
+    queue: usize,
+    writes: Vec<Key>,
+    /// The channel the reset was sent on, and its tag.
+    sent: Option<(usize, u64)>,
+    pub(super) limit: Instant,
+}
+
+impl<F: Fabric> Engine<F> {
+    /// Whether the session of a queue has a channel to send on.
+    pub(super) fn is_connected(&self, queue: usize) -> bool {
+        let session = self.queues[queue].as_ref().map(|queue| queue.session);
+        let session = session.and_then(|session| self.sessions[session].as_ref());
+        session.is_some_and(|session| !session.channels.is_empty())
+    }
+
+    /// Takes a request that is not with the target off its channel: another one has other buffers.
+    pub(super) fn detach(&mut self, key: Key) {
+        let Some(request) = self.requests.get_mut(key) else {
+            return;
+        };
+        let (extent, index, transfer) = (request.extent.take(), request.channel.take(), request.transfer);
+        request.filled = false;
+        if let (Some(extent), Some(index)) = (extent, index) {
+            self.give_back(index, transfer, extent);
+        }
+    }
+
+    /// Whether the channel a request is bound to is still in service.
+    pub(super) fn is_bound(&self, key: Key) -> bool {
+        let index = self.requests.get(key).and_then(|request| request.channel);
+        let channel = index.and_then(|index| self.channels[index].as_ref());
+        channel.is_some_and(Channel::is_open)
+    }
+
+    /// A channel went, and its session has others: what waits with a buffer of its is freed of it.
+    pub(super) fn detach_waiting(&mut self, index: usize) {
+        let waiting = |stage| matches!(stage, Stage::Waiting | Stage::Delayed(_));
+        let bound: Vec<Key> = self
+            .requests
+            .iter()
+            .filter(|(_, request)| request.channel == Some(index) && waiting(request.stage))
+            .map(|(key, _)| key)
+            .collect();
+        bound.into_iter().for_each(|key| self.detach(key));
+        for fence in &mut self.fences {
+            fence.sent = fence.sent.filter(|(channel, _)| *channel != index);
+        }
+        self.dirty = true;
+    }
+
+    /// A command was with the target when its channel went, and was not answered.
+    pub(super) fn unanswered(&mut self, key: Key, now: Instant) {
+        let Some(request) = self.requests.get(key) else { return };
+        let queue = request.queue;
+        let removed = self.queues[queue].as_ref().is_none_or(|queue| queue.removed);
+        let Purpose::Block(block) = &request.purpose else {
+            // Its caller knows better whether it may be carried out twice.
+            return self.end(key, Err(BlockError::Transport));
+        };
+        if removed || request.deadline <= now || !self.is_connected(queue) {
+            return self.end(key, Err(BlockError::Transport));
+        }
+        let write = matches!(block.operation, BlockOperation::Write { .. });
+        if write && !self.can_reset(queue) {
+            return self.end(key, Err(BlockError::Transport));
+        }
+        self.detach(key);
+        if !write || self.mutated.is(Mutation::ResendUnfenced) {
+            return self.push_waiting(key, true);
+        }
+        if let Some(request) = self.requests.get_mut(key) {
+            request.stage = Stage::Fenced;
+        }
+        match self
+            .fences
+            .iter_mut()
+            .find(|fence| fence.queue == queue && fence.sent.is_none())
+        {
+            Some(fence) => fence.writes.push(key),
+            None => self.fences.push(Fence {
+                queue,
+                writes: vec![key],
+                sent: None,
+                limit: now + self.limits.task + self.limits.task,
+            }),
+        }
+    }
+
+    fn can_reset(&self, queue: usize) -> bool {
+        let session = self.queues[queue].as_ref().map(|queue| queue.session);
+        let Some(session) = session.and_then(|session| self.sessions[session].as_ref()) else {
+            return false;
+        };
+        let mut channels = session
+            .channels
+            .iter()
+            .filter_map(|&index| self.channels[index].as_ref());
+        channels.any(|channel| channel.lun_reset)
+    }
+
+    /// Sends the resets that are due, and gives up those that take too long.
+    pub(super) fn fence(&mut self, now: Instant) {
+        if self.fences.is_empty() {
+            return;
+        }
+        let mut fences = std::mem::take(&mut self.fences);
+        fences.retain_mut(|fence| {
+            if fence.limit <= now {
+                fence
+                    .writes
+                    .drain(..)
+                    .for_each(|key| self.end(key, Err(BlockError::Transport)));
+                return false;
+            }
+            if fence.sent.is_none() {
+                fence.sent = self.send_reset(fence.queue);
+            }
+            true
+        });
+        self.fences.append(&mut fences);
+    }
+
+    fn send_reset(&mut self, queue: usize) -> Option<(usize, u64)> {
+        let (session, lun) = self.queues[queue].as_ref().map(|queue| (queue.session, queue.lun))?;
+        for place in 0..self.sessions[session].as_ref()?.channels.len() {
+            let index = self.sessions[session].as_ref()?.channels[place];
+            if !self.channels[index].as_ref().is_some_and(|channel| channel.lun_reset) {
+                continue;
+            }
+            if let Some(tag) = self.post_function(index, TaskFunction::LogicalUnitReset, lun, None) {
+                return Some((index, tag));
+            }
+        }
+        None
+    }
+
+    /// A reset was answered that may have been for writes of unknown fate.
+    pub(super) fn fence_answered(&mut self, index: usize, tag: u64, complete: bool) {
+        let Some(place) = self.fences.iter().position(|fence| fence.sent == Some((index, tag))) else {
+            return;
+        };
+        for key in self.fences.swap_remove(place).writes.into_iter().rev() {
+            if complete {
+                self.push_waiting(key, true);
+            } else {
+                self.end(key, Err(BlockError::Transport));
+            }
+        }
+    }
+
+    /// Fails the writes of a queue that wait for a reset.
+    pub(super) fn fail_fenced(&mut self, queue: usize, why: BlockError) {
+        while let Some(place) = self.fences.iter().position(|fence| fence.queue == queue) {
+            for key in self.fences.swap_remove(place).writes {
+                self.end(key, Err(why));
+            }
+        }
+    }
+}

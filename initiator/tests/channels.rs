@@ -1,0 +1,133 @@
+//! Sessions of several channels: used in turn, lost one by one, and writes of unknown fate.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{ended, failed, finish, lun, outcome, run_for, spec, succeeded};
+use srp_initiator::scsi::BlockError;
+use srp_initiator::session::RequestId;
+use srp_initiator::sim::{Function, Injection, Outcome, World, WorldSpec};
+use srp_initiator::wire::TaskResponse;
+
+fn with_channels(channels: usize, disks: u32) -> WorldSpec {
+    let mut spec = spec(disks);
+    spec.sessions[0].channels = channels;
+    spec
+}
+
+fn mixed(world: &mut World, disks: u32) -> Vec<RequestId> {
+    let mut ids = Vec::new();
+    for lun in 0..disks {
+        for n in 0..16 {
+            ids.push(world.write(lun, n * 64, 32));
+            ids.push(world.read(lun, n * 64 + 32, 32));
+        }
+        ids.push(world.flush(lun));
+    }
+    ids
+}
+
+#[test]
+fn all_channels_are_used() {
+    let mut world = World::new(with_channels(3, 1));
+    let qps = world.qps(0).to_vec();
+    assert_eq!(qps.len(), 3);
+    let ids = mixed(&mut world, 1);
+    run_for(&mut world, Duration::from_micros(60));
+    for qp in qps {
+        assert!(world.engine().channel_state(qp).expect("open").commands > 0, "{qp:?}");
+    }
+    finish(&mut world);
+    succeeded(&world, &ids);
+}
+
+#[test]
+fn a_refused_channel_is_done_without() {
+    let mut spec = with_channels(4, 2);
+    spec.target.multichannel = false;
+    let mut world = World::new(spec);
+    assert_eq!(world.qps(0).len(), 1);
+    let ids = mixed(&mut world, 2);
+    finish(&mut world);
+    succeeded(&world, &ids);
+}
+
+#[test]
+fn as_long_as_one_channel_lives_nothing_fails() {
+    for micros in (50..1500).step_by(50) {
+        let mut world = World::new(with_channels(4, 2));
+        for left in (1..=4).rev() {
+            assert_eq!(world.qps(0).len(), left);
+            let ids = mixed(&mut world, 2);
+            run_for(&mut world, Duration::from_micros(micros));
+            if left > 1 {
+                let qp = world.qps(0)[left / 2];
+                world.fabric().break_queue_pair(qp);
+            }
+            finish(&mut world);
+            succeeded(&world, &ids);
+        }
+        let qp = world.qp(0).expect("the last");
+        let ids = mixed(&mut world, 2);
+        world.fabric().break_queue_pair(qp);
+        finish(&mut world);
+        assert!(
+            ids.iter()
+                .any(|id| outcome(&world, *id) == Outcome::Failed(BlockError::Transport))
+        );
+    }
+}
+
+/// A write that the target is slow to carry out, and whose channel breaks.
+fn doubtful(spec: WorldSpec, prepare: impl FnOnce(&mut World)) -> (World, RequestId, RequestId) {
+    let mut world = World::new(spec);
+    let slow = Injection::Slow(Duration::from_secs(20));
+    (0..2).for_each(|_| world.fabric().target_mut().inject(lun(0), slow));
+    let first = world.qps(0)[0];
+    // Requests take the channels in turn: both on the first, with one on the second in between.
+    let write = world.write(0, 0, 1);
+    run_for(&mut world, Duration::from_millis(2));
+    let between = world.read(1, 0, 8);
+    run_for(&mut world, Duration::from_millis(2));
+    let read = world.read(0, 8, 8);
+    run_for(&mut world, Duration::from_millis(2));
+    prepare(&mut world);
+    world.fabric().break_queue_pair(first);
+    finish(&mut world);
+    succeeded(&world, &[between]);
+    (world, write, read)
+}
+
+#[test]
+fn a_write_of_unknown_fate_waits_for_a_reset() {
+    let mut spec = with_channels(2, 2);
+    // With its data in the command the write is carried out also when its connection is gone.
+    spec.immediate_data = 8192;
+    let (mut world, write, read) = doubtful(spec, |_| {});
+    succeeded(&world, &[write, read]);
+    let survivor = world.qps(0)[0];
+    assert_eq!(world.engine().channel_state(survivor).expect("open").resets, 1);
+    assert!(ended(&world, write).as_nanos() < 1_000_000_000);
+}
+
+#[test]
+fn without_a_reset_a_write_of_unknown_fate_fails() {
+    let mut spec = with_channels(2, 2);
+    spec.immediate_data = 8192;
+    let mut shared = spec.clone();
+    shared.lun_reset = false;
+    let (world, write, read) = doubtful(shared, |_| {});
+    failed(&world, &[write], BlockError::Transport);
+    succeeded(&world, &[read]);
+    for fate in [
+        Function::Answered(TaskResponse::Failed),
+        Function::Answered(TaskResponse::NotSupported),
+        Function::Silent { done: false },
+    ] {
+        let (world, write, read) = doubtful(spec.clone(), |world| world.fabric().target_mut().arrange(fate));
+        failed(&world, &[write], BlockError::Transport);
+        succeeded(&world, &[read]);
+        assert!(ended(&world, write).as_nanos() < 11_000_000_000);
+    }
+}
