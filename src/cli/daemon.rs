@@ -2,11 +2,14 @@
 
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
+use srp_discovery::rules::Rules;
 
 use super::failure::Failure;
 use super::logging;
+use crate::daemon::watch::Plan;
 use crate::rpc::protocol::ErrorKind;
 
 /// Run the daemon: it holds the sessions and serves the block devices
@@ -15,6 +18,12 @@ pub(super) struct Daemon {
     /// Reactor threads [default: one for each core]
     #[arg(long, value_name = "N")]
     reactors: Option<NonZeroU16>,
+    /// Watch the InfiniBand ports for targets that come and go, and scan them all every so many seconds
+    #[arg(long, value_name = "SECONDS")]
+    watch: Option<NonZeroU16>,
+    /// Attach the targets that the rules of this file allow, as they appear; the rules are those of srp_daemon.conf
+    #[arg(long, value_name = "FILE", requires = "watch")]
+    attach_rules: Option<PathBuf>,
     /// What to log: error, warn, info, debug, trace, or per module as in warn,ublk_srp::rpc=debug
     /// [default: $UBLK_SRP_LOG, or info]
     #[arg(long, value_name = "FILTER")]
@@ -28,6 +37,8 @@ pub(crate) struct DaemonOptions {
     pub(crate) socket: PathBuf,
     /// Reactor threads; nothing said means one for each core.
     pub(crate) reactors: Option<u16>,
+    /// How InfiniBand ports are watched; nothing said means not at all.
+    pub(crate) watch: Option<Plan>,
 }
 
 impl Daemon {
@@ -39,9 +50,16 @@ impl Daemon {
         if let Err(error) = rustix::process::configure_io_flusher_behavior(true) {
             tracing::warn!(%error, "not marked as serving disks (CAP_SYS_RESOURCE): short memory may stop this daemon");
         }
+        let attach = self.attach_rules.as_deref().map(Rules::read).transpose();
+        let attach = attach.map_err(|error| Failure::of(ErrorKind::Usage, &error))?;
+        let watch = self.watch.map(|seconds| Plan {
+            period: Duration::from_secs(seconds.get().into()),
+            attach,
+        });
         let options = DaemonOptions {
             socket: socket.to_owned(),
             reactors: self.reactors.map(NonZeroU16::get),
+            watch,
         };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .thread_name("ublk-srp-ctl")

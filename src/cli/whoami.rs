@@ -147,7 +147,7 @@ fn lio_by_guid(name: &str) -> Name {
 
 fn scst(name: &str) -> Name {
     Name {
-        target: "SCST (releases before 3.0 take the initiator port id instead)",
+        target: "SCST (older releases take the initiator port id instead)",
         login: "RDMA/CM",
         name: name.to_owned(),
         line: format!("scstadmin -add_init {name} -driver ib_srpt -target TARGET -group GROUP"),

@@ -12,6 +12,7 @@ mod leftover;
 mod reactors;
 mod registry;
 mod session;
+pub(crate) mod watch;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -93,6 +94,10 @@ pub(crate) async fn run(options: DaemonOptions) -> Result<(), ErrorData> {
     });
     tokio::spawn(route_events(Arc::clone(&ground), from_reactors));
     let registry = Arc::new(Registry::new(Arc::clone(&ground)));
+    let _watch = match options.watch {
+        Some(plan) => Some(watch::start(plan, Arc::clone(&registry)).map_err(|error| host(&error))?),
+        None => None,
+    };
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| host(&error))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| host(&error))?;
     tracing::info!(reactors = count, socket = %options.socket.display(), "ready");

@@ -47,7 +47,7 @@ impl Registry {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn attach(self: &Arc<Self>, params: AttachParams) -> Result<AttachReport, ErrorData> {
+    pub(super) async fn attach(self: &Arc<Self>, params: AttachParams) -> Result<AttachReport, ErrorData> {
         let wanted = Wanted::parse(&params)?;
         let (reply, answer) = oneshot::channel();
         let target = wanted.target.clone();

@@ -1,7 +1,7 @@
 //! Keeping watch over one InfiniBand port: which targets are there, and which come and go.
 //!
 //! A [`Watcher`] subscribes to the subnet's events (InformInfo, IBA 13.4.8.3), scans when they tell of something, and
-//! scans again on a period, since events get lost. It knows no sessions: what should be done about a target is an
+//! scans again on a period, since events get lost, renewing its subscriptions. It knows no sessions: what should be done about a target is an
 //! [`WatchEvent`] for its caller. What happens to the local port comes in as a value, [`Watcher::port_is`].
 //!
 //! Any node of a fabric can forge a report. One that does not come from the subnet manager's LID is dropped; of the
@@ -201,6 +201,8 @@ impl<T: MadTransport> Watcher<T> {
 
     fn scan(&mut self, events: &mut dyn FnMut(WatchEvent)) -> Result<(), TransportError> {
         self.came.clear();
+        // A manager that was started again has forgotten its subscribers, and not everybody is told of that.
+        self.subscriptions.renew(self.exchange.now());
         let report = self.scan_for(Vec::new(), events)?;
         let whole = report.problems.iter().all(|problem| problem.severity < Severity::Error);
         let now = self.exchange.now();

@@ -39,6 +39,15 @@ impl Subscriptions {
         *self = Self::new(now);
     }
 
+    /// Asks again for those that hold.
+    pub(super) fn renew(&mut self, now: Instant) {
+        for subscription in &mut self.0 {
+            if let State::Held = subscription.state {
+                subscription.state = State::Due(now);
+            }
+        }
+    }
+
     /// When the next one is to be asked for.
     pub(super) fn wake(&self) -> Option<Instant> {
         let due = self.0.iter().filter_map(|subscription| match subscription.state {
@@ -89,7 +98,7 @@ impl Subscriptions {
     /// Asks for the end of those that hold.
     pub(super) fn end<T: MadTransport>(&mut self, exchange: &mut Exchange<T>, port: &Port) {
         for subscription in &mut self.0 {
-            if let State::Held = subscription.state {
+            if !matches!(subscription.state, State::Asked(_)) {
                 exchange.submit(Query::new(
                     manager(port),
                     InformInfo::subscription(subscription.trap, false),

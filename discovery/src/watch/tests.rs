@@ -97,7 +97,7 @@ fn it_subscribes_scans_and_scans_again() {
     assert_eq!(bench.asked(Attribute::INFORM_INFO), 3);
     assert!(bench.run(50).is_empty());
     assert_eq!(bench.run(10), ["scan 2"]);
-    assert_eq!(bench.asked(Attribute::INFORM_INFO), 3, "they hold");
+    assert_eq!(bench.asked(Attribute::INFORM_INFO), 6, "renewed with each scan");
     assert_eq!(bench.watcher.targets().count(), 2);
 }
 
@@ -195,11 +195,11 @@ fn what_happens_to_the_local_port() {
     bench.watcher.port_is(port.clone(), false);
     assert_eq!((bench.run(3), subscriptions(&bench)), (vec!["scan 2".to_owned()], 9));
 
-    // P_Keys change what is reached, and no subscription.
+    // P_Keys change what is reached.
     port.pkeys = vec![(0, PKey(0x7fff)), (1, PKey(0x8001))];
     bench.watcher.port_is(port.clone(), false);
     let told = bench.run(3);
-    assert_eq!(subscriptions(&bench), 9);
+    assert_eq!(subscriptions(&bench), 12);
     assert!(
         told.contains(&"+a1".to_owned()),
         "as a limited member they are others: {told:?}"
@@ -214,7 +214,7 @@ fn what_happens_to_the_local_port() {
     port.state = PortState::Active;
     bench.watcher.port_is(port, false);
     bench.run(3);
-    assert_eq!(subscriptions(&bench), 12);
+    assert_eq!(subscriptions(&bench), 15);
     bench.watcher.close();
-    assert_eq!(bench.subnet.0.borrow().asked[&(3, 3)], 15, "unsubscribed");
+    assert_eq!(bench.subnet.0.borrow().asked[&(3, 3)], 18, "unsubscribed");
 }

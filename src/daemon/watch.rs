@@ -1,0 +1,243 @@
+//! Watching the InfiniBand ports of this host, one thread each, also over the removal and return of an HCA.
+//!
+//! What is found is logged, and logged in to where the administrator has asked for that.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use srp_discovery::listing::{LineOptions, add_target_line};
+use srp_discovery::ports::{self, LinkLayer, Port, PortName, PortState, Roots};
+use srp_discovery::rules::{Rules, Verdict};
+use srp_discovery::scan::Severity;
+use srp_discovery::targets::Target;
+use srp_discovery::umad::Umad;
+use srp_discovery::watch::{WatchEvent, WatchOptions, Watcher};
+use srp_verbs::device::{Device, DeviceEvent};
+use tokio::sync::mpsc;
+
+use super::registry::Registry;
+use crate::rpc::protocol::{AttachParams, ErrorKind};
+
+/// How often ports are looked for that nobody watches yet.
+const LOOK: Duration = Duration::from_secs(5);
+/// How soon what happens to a port is seen.
+const SLICE: Duration = Duration::from_millis(200);
+/// How often a port is read anew though no event told of it.
+const READ: Duration = Duration::from_secs(2);
+
+/// What to do about targets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// How often everything is scanned, whatever events tell.
+    pub(crate) period: Duration,
+    /// Which targets are logged in to by themselves; none without it.
+    pub(crate) attach: Option<Rules>,
+}
+
+/// The watch over all ports; ends with it.
+pub(crate) struct Watch {
+    stop: Arc<AtomicBool>,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // The threads see it within a slice, and hold nothing that the end of the program would harm.
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Starts to watch.
+///
+/// # Errors
+/// When there is no thread for it.
+pub(crate) fn start(plan: Plan, registry: Arc<Registry>) -> std::io::Result<Watch> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let (events, told) = mpsc::unbounded_channel();
+    tokio::spawn(act(told, plan.attach, registry));
+    let (period, stopped) = (plan.period, Arc::clone(&stop));
+    thread::Builder::new()
+        .name("ublk-srp-watch".into())
+        .spawn(move || look_after_ports(period, &stopped, &events))?;
+    Ok(Watch { stop })
+}
+
+type Events = mpsc::UnboundedSender<WatchEvent>;
+
+fn look_after_ports(period: Duration, stop: &Arc<AtomicBool>, events: &Events) {
+    let mut watched: HashMap<PortName, JoinHandle<()>> = HashMap::new();
+    let mut complaints: HashMap<PortName, String> = HashMap::new();
+    while !stop.load(Ordering::Relaxed) {
+        watched.retain(|_, thread| !thread.is_finished());
+        let ports = ports::list(&Roots::default()).unwrap_or_default();
+        for port in ports.into_iter().filter(is_watchable) {
+            if watched.contains_key(&port.name) {
+                continue;
+            }
+            let name = port.name.clone();
+            let started = Umad::open_for_reports(&port)
+                .map_err(|error| error.to_string())
+                .and_then(|umad| {
+                    let (stop, events) = (Arc::clone(stop), events.clone());
+                    let watch = move || watch_port(port, umad, period, &stop, &events);
+                    let thread = thread::Builder::new().name("ublk-srp-watch".into()).spawn(watch);
+                    thread.map_err(|error| error.to_string())
+                });
+            match started {
+                Ok(thread) => {
+                    complaints.remove(&name);
+                    watched.insert(name, thread);
+                }
+                // Once, and not every time.
+                Err(error) if complaints.get(&name) != Some(&error) => {
+                    tracing::warn!(port = %name, error, "the port cannot be watched for targets");
+                    complaints.insert(name, error);
+                }
+                Err(_) => {}
+            }
+        }
+        thread::sleep(LOOK);
+    }
+}
+
+fn is_watchable(port: &Port) -> bool {
+    port.link_layer == LinkLayer::InfiniBand && port.state == PortState::Active
+}
+
+/// Watches one port until it is gone.
+fn watch_port(mut port: Port, umad: Umad, period: Duration, stop: &AtomicBool, events: &Events) {
+    let name = port.name.clone();
+    tracing::info!(port = %name, "watching for targets");
+    // Its events make what happens to the port known at once; without them it is read from time to time.
+    let device = Device::open(&name.device)
+        .inspect_err(|error| tracing::warn!(port = %name, %error, "no events of the HCA"))
+        .ok();
+    let options = WatchOptions {
+        period,
+        ..WatchOptions::default()
+    };
+    let mut watcher = Watcher::new(port.clone(), umad, options);
+    let mut read_at = Instant::now() + READ;
+    while !stop.load(Ordering::Relaxed) {
+        let happened = device
+            .as_deref()
+            .map_or(Happened::default(), |device| happened(device, name.number));
+        if happened.gone {
+            tracing::warn!(port = %name, "the HCA is gone");
+            return;
+        }
+        if happened.port || Instant::now() >= read_at {
+            read_at = Instant::now() + READ;
+            let ports = ports::list(&Roots::default()).unwrap_or_default();
+            let Some(now) = ports.into_iter().find(|port| port.name == name) else {
+                tracing::warn!(port = %name, "the port is gone");
+                return;
+            };
+            if now.state != port.state {
+                tracing::info!(port = %name, state = %now.state, "the port's state has changed");
+            }
+            port = now;
+            watcher.port_is(port.clone(), happened.reregister);
+        }
+        // Nobody listens any more when the daemon ends.
+        let mut tell = |event| drop(events.send(event));
+        if let Err(error) = watcher.run(Instant::now() + SLICE, &mut tell) {
+            tracing::warn!(port = %name, %error, "the port is not watched any more");
+            return;
+        }
+    }
+    watcher.close();
+}
+
+/// What the HCA has told.
+#[derive(Clone, Copy, Default)]
+struct Happened {
+    port: bool,
+    reregister: bool,
+    gone: bool,
+}
+
+fn happened(device: &Device, number: u32) -> Happened {
+    let mut happened = Happened::default();
+    let mine = |port: u8| u32::from(port) == number;
+    loop {
+        match device.next_event() {
+            Ok(None) => return happened,
+            // A device that cannot tell is about to go.
+            Ok(Some(DeviceEvent::DeviceFatal)) | Err(_) => {
+                happened.gone = true;
+                return happened;
+            }
+            Ok(Some(DeviceEvent::ClientReregister(port) | DeviceEvent::SubnetManagerChange(port))) if mine(port) => {
+                happened.port = true;
+                happened.reregister = true;
+            }
+            Ok(Some(
+                DeviceEvent::PortActive(port)
+                | DeviceEvent::PortDown(port)
+                | DeviceEvent::LidChange(port)
+                | DeviceEvent::PKeyChange(port)
+                | DeviceEvent::GidChange(port),
+            )) => happened.port |= mine(port),
+            Ok(Some(_)) => {}
+        }
+    }
+}
+
+/// Does what the plan says about what was seen.
+async fn act(mut told: mpsc::UnboundedReceiver<WatchEvent>, attach: Option<Rules>, registry: Arc<Registry>) {
+    while let Some(event) = told.recv().await {
+        match event {
+            WatchEvent::Appeared(target) => {
+                tracing::info!(
+                    port = %target.port, id_ext = target.id_ext, ioc_guid = %target.ioc_guid, dgid = %target.gid,
+                    pkey = %target.pkey, "a target has appeared"
+                );
+                if let Some(params) = attach.as_ref().and_then(|rules| login(rules, &target)) {
+                    tokio::spawn(attach_one(Arc::clone(&registry), params));
+                }
+            }
+            WatchEvent::Vanished(target) => {
+                tracing::warn!(
+                    port = %target.port, id_ext = target.id_ext, ioc_guid = %target.ioc_guid, dgid = %target.gid,
+                    "a target has vanished"
+                );
+            }
+            WatchEvent::Probe(gid) => tracing::warn!(%gid, "the subnet manager says that this port has gone"),
+            WatchEvent::Problem(problem) if problem.severity > Severity::Note => tracing::warn!("{problem}"),
+            _ => {}
+        }
+    }
+}
+
+/// The login that the rules want for a target.
+fn login(rules: &Rules, target: &Target) -> Option<AttachParams> {
+    let Verdict::Allow(rule_options) = rules.verdict(target) else {
+        return None;
+    };
+    let options = LineOptions {
+        rule_options,
+        ..LineOptions::default()
+    };
+    match add_target_line(target, &options) {
+        Ok(target) => Some(AttachParams {
+            target,
+            ..AttachParams::default()
+        }),
+        Err(error) => {
+            tracing::warn!("{error}");
+            None
+        }
+    }
+}
+
+async fn attach_one(registry: Arc<Registry>, params: AttachParams) {
+    let target = params.target.clone();
+    match registry.attach(params).await {
+        Ok(report) => tracing::info!(target, devices = report.devices.len(), "attached by itself"),
+        Err(error) if error.kind == ErrorKind::Exists => tracing::debug!(target, "attached already"),
+        Err(error) => tracing::warn!(target, error = error.message, "could not be attached by itself"),
+    }
+}
