@@ -41,23 +41,26 @@ def new_disk(before, lun):
 
 
 class Ours:
-    """ublk-srp, with the options given."""
+    """ublk-srp; or another build of it, beside it, under an initiator_ext of its own."""
 
     name = "ublk-srp"
 
-    def __init__(self, options=""):
+    def __init__(self, options="", program="ublk-srp", number=0):
         self.options = options
+        self.program = (program, "--socket", f"/run/ublk-srp/bench{number}.sock")
+        self.initiator_ext = number
+        self.log = f"/var/log/ublk-srp{number or ''}.log"
 
     def start(self):
-        with open("/var/log/ublk-srp.log", "wb") as log:
-            self.daemon = subprocess.Popen(["ublk-srp", "daemon"], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-        wait_until("the daemon answers", lambda: attempt("ublk-srp", "status").code == 0, 20)
-        line = target.line() + (f",{self.options}" if self.options else "")
-        told = run("ublk-srp", "attach", line, "--lun", str(LUN), "--json").out
+        with open(self.log, "wb") as log:
+            self.daemon = subprocess.Popen([*self.program, "daemon"], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        wait_until("the daemon answers", lambda: attempt(*self.program, "status").code == 0, 20)
+        line = target.line(initiator_ext=f"{self.initiator_ext:x}") + (f",{self.options}" if self.options else "")
+        told = run(*self.program, "attach", line, "--lun", str(LUN), "--json").out
         return json.loads(told.splitlines()[0])["devices"][0]["path"]
 
     def stop(self):
-        attempt("ublk-srp", "detach", "--all", "--force")
+        attempt(*self.program, "detach", "--all", "--force")
         self.daemon.terminate()
         self.daemon.wait(30)
 
@@ -202,6 +205,17 @@ class UblkMemory:
             self.process.wait(20)
         except subprocess.TimeoutExpired:
             raise Failed("the memory device does not end") from None
+
+
+def named(name, number):
+    """A peer by its name; ublk-srp may have a program (ublk-srp@/opt/ublk-srp/old) and target options (:ch_count=1)."""
+    kind, _, options = name.partition(":")
+    kind, _, program = kind.partition("@")
+    if kind not in PEERS:
+        raise SystemExit(f"no peer {kind!r}; there are {', '.join(PEERS)}")
+    peer = Ours(options, program or "ublk-srp", number) if kind == Ours.name else PEERS[kind]()
+    peer.name = name
+    return peer
 
 
 PEERS = {peer.name: peer for peer in (Ours, KernelSrp, Iscsi, Iser, Nvme, UblkMemory)}

@@ -93,10 +93,8 @@ def main():
     try:
         if settings["limits"]:
             result["limits"] = peers.raw_limits(2)
-        for name in settings["peers"]:
-            kind, _, options = name.partition(":")
-            peer = peers.PEERS[kind](options) if options else peers.PEERS[kind]()
-            peer.name = name
+        for number, name in enumerate(settings["peers"]):
+            peer = peers.named(name, number)
             print(f"starting {name}", file=sys.stderr, flush=True)
             running.append((peer, peer.start()))
         for number in range(settings["rounds"]):

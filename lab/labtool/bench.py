@@ -26,7 +26,8 @@ def parser():
     parse.add_argument("--points", default="", metavar="LIST", help="only these, by prefix: 4k-read-1,256k")
     parse.add_argument(
         "--peers", default=",".join(PEERS), metavar="LIST",
-        help="whom to measure, the first one against the second; ublk-srp:ch_count=1 gives target options after a colon",
+        help="whom to measure; ratios are to ib_srp, or else to the second. ublk-srp@PROGRAM:OPTION;OPTION is another "
+        "build (in the guest, as /opt/ublk-srp/old) or other target options",
     )  # fmt: skip
     parse.add_argument("--short", action="store_true", help="a few points once, to see that it works")
     parse.add_argument("--no-limits", action="store_true", help="do not measure the port's own limits")

@@ -2,6 +2,8 @@
 
 from xml.sax.saxutils import escape
 
+from .report import reference_of
+
 COLOURS = ("#0b6e4f", "#444444", "#c84c09", "#e2a72e", "#4062bb", "#9a9a9a", "#7b3e9e", "#b56576")
 BAR, GAP, LEFT, TOP, HEIGHT = 14, 22, 60, 60, 260
 
@@ -16,7 +18,7 @@ def pictures(result, found):
 
 def chart(title, result, found, points):
     peers = result["settings"]["peers"]
-    reference = peers[1] if len(peers) > 1 else peers[0]
+    reference = reference_of(result)
     highest = max(cell["spread"][1] for (name, _), cell in found.items() if name in {p["name"] for p in points})
     highest = max(1.0, highest) * 1.05
     group = len(peers) * BAR + GAP

@@ -14,10 +14,16 @@ def quartiles(numbers):
     return low, high
 
 
+def reference_of(result):
+    """Whom the others are compared with."""
+    peers = result["settings"]["peers"]
+    return "ib_srp" if "ib_srp" in peers else peers[min(1, len(peers) - 1)]
+
+
 def summary(result):
     """By point and peer: the median of the figure, of its ratio to the reference in the same round, and its spread."""
     peers = result["settings"]["peers"]
-    reference = peers[1] if len(peers) > 1 else peers[0]
+    reference = reference_of(result)
     found = {}
     for point in result["points"]:
         entries = [entry for entry in result["results"] if entry["point"] == point["name"]]
@@ -51,7 +57,7 @@ def rows(header, lines):
 
 def markdown(result, found):
     peers = result["settings"]["peers"]
-    reference = peers[1] if len(peers) > 1 else peers[0]
+    reference = reference_of(result)
     versions = result["versions"]
     out = [
         f"`{result['command']}`; kernel {versions['kernel']}, {versions['processors']} processors, {versions['fio']}, "

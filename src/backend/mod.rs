@@ -312,7 +312,8 @@ impl Backend for SrpBackend {
     }
 
     fn prepare_sleep(&mut self) -> bool {
-        self.engine.fabric_mut().arm()
+        let sends = self.engine.waits_for_sends();
+        self.engine.fabric_mut().arm(sends)
     }
 }
 

@@ -265,6 +265,25 @@ impl Channel {
         u64::from(self.generation[usize::from(slot)]) << 16 | u64::from(slot)
     }
 
+    /// Whether something ends with the completion of a SEND and not with what the target says.
+    pub(super) fn waits_for_sends(&self) -> bool {
+        let waits = |slot: &Slot| {
+            matches!(
+                slot,
+                Slot::Command {
+                    sending: true,
+                    answered: true,
+                    ..
+                } | Slot::Task {
+                    sending: true,
+                    answered: true,
+                    ..
+                } | Slot::Answer
+            )
+        };
+        self.sends_posted > 0 && (self.closing.is_some() || self.slots.iter().any(waits))
+    }
+
     /// The slot of an unanswered command or function with this tag.
     pub(super) fn slot_of_tag(&self, tag: u64) -> Option<u16> {
         let slot = (tag & 0xffff) as u16;

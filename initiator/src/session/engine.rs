@@ -451,6 +451,13 @@ impl<F: Fabric> Engine<F> {
         self.channels.iter().flatten().map(|channel| channel.commands_out).sum()
     }
 
+    /// Whether the completion of a SEND has to be heard of, also when the target says nothing more. Else a sleeper
+    /// need only be woken by what is received.
+    #[must_use]
+    pub fn waits_for_sends(&self) -> bool {
+        self.channels.iter().flatten().any(Channel::waits_for_sends)
+    }
+
     /// Requests under way in any stage.
     #[must_use]
     pub fn requests(&self) -> usize {

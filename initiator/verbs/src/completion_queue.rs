@@ -48,13 +48,18 @@ pub enum CompletionQueueError {
     },
 }
 
-/// A completion queue and its completion channel.
+/// A pair of completion queues, one for receives and one for sends, and their completion channel.
+///
+/// They are apart so that a sleeper is woken by what the peer says and not, before that, by the acknowledgement of
+/// what it was asked: [`Self::request_event`] is about receives, and only who waits for a send asks for
+/// [`Self::request_send_event`] too.
 ///
 /// Room is reserved by the queue pairs on it, so it cannot overrun. Only one thread should poll it: the owner of the
 /// [`crate::VerbsFabric`] it is attached to.
 #[derive(Debug)]
 pub struct CompletionQueue {
-    raw: NonNull<rdma_sys::ibv_cq>,
+    receives: NonNull<rdma_sys::ibv_cq>,
+    sends: NonNull<rdma_sys::ibv_cq>,
     channel: NonNull<rdma_sys::ibv_comp_channel>,
     fd: RawFd,
     depth: u32,
@@ -69,10 +74,10 @@ unsafe impl Send for CompletionQueue {}
 unsafe impl Sync for CompletionQueue {}
 
 impl CompletionQueue {
-    /// Entries, unless the HCA has fewer: 64 channels of 64 requests, each a send and a receive.
-    pub const DEFAULT_DEPTH: u32 = 8192;
+    /// Entries for sends and as many for receives, unless the HCA has fewer: 64 channels of 64 requests.
+    pub const DEFAULT_DEPTH: u32 = 4096;
 
-    /// A completion queue of `depth` entries (fewer if the HCA cannot), whose interrupts go to completion vector
+    /// Completion queues of `depth` entries each (fewer if the HCA cannot), whose interrupts go to completion vector
     /// `vector` modulo their number.
     ///
     /// # Errors
@@ -83,19 +88,29 @@ impl CompletionQueue {
         // SAFETY: the context is open; null is checked.
         let channel = check_pointer(unsafe { rdma_sys::ibv_create_comp_channel(device.context()) })
             .map_err(|cause| CompletionQueueError::Channel { device: name(), cause })?;
-        let vector = vector % device.completion_vectors();
-        // SAFETY: context and channel are alive; no context pointer is given.
-        let raw = check_pointer(unsafe {
-            rdma_sys::ibv_create_cq(
-                device.context(),
-                i32::try_from(depth).unwrap_or(i32::MAX),
-                ptr::null_mut(),
-                channel.as_ptr(),
-                i32::try_from(vector).unwrap_or(0),
-            )
+        let vector = i32::try_from(vector % device.completion_vectors()).unwrap_or(0);
+        let create = || {
+            // SAFETY: context and channel are alive; no context pointer is given.
+            check_pointer(unsafe {
+                rdma_sys::ibv_create_cq(
+                    device.context(),
+                    i32::try_from(depth).unwrap_or(i32::MAX),
+                    ptr::null_mut(),
+                    channel.as_ptr(),
+                    vector,
+                )
+            })
+        };
+        let both = create().and_then(|receives| match create() {
+            Ok(sends) => Ok((receives, sends)),
+            Err(cause) => {
+                // SAFETY: the queue was just created and nothing uses it.
+                unsafe { rdma_sys::ibv_destroy_cq(receives.as_ptr()) };
+                Err(cause)
+            }
         });
-        let raw = match raw {
-            Ok(raw) => raw,
+        let (receives, sends) = match both {
+            Ok(both) => both,
             Err(cause) => {
                 // SAFETY: the channel was just created and has no completion queue.
                 unsafe { rdma_sys::ibv_destroy_comp_channel(channel.as_ptr()) };
@@ -109,7 +124,8 @@ impl CompletionQueue {
         // SAFETY: the channel is alive.
         let fd = unsafe { channel.as_ref().fd };
         let queue = Self {
-            raw,
+            receives,
+            sends,
             channel,
             fd,
             depth,
@@ -125,7 +141,7 @@ impl CompletionQueue {
         &self.device
     }
 
-    /// Its entries.
+    /// Its entries for sends, and as many for receives.
     pub const fn depth(&self) -> u32 {
         self.depth
     }
@@ -135,7 +151,8 @@ impl CompletionQueue {
         self.depth - self.reserved.load(Ordering::Relaxed)
     }
 
-    /// Reserves room for every work request a queue pair can have posted.
+    /// Reserves room in either queue for every work request a queue pair can have posted: `entries` is the larger
+    /// of its sends and receives.
     pub(crate) fn reserve(self: &Arc<Self>, entries: u32) -> Result<Reservation, CompletionQueueError> {
         self.reserved
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |reserved| {
@@ -152,41 +169,78 @@ impl CompletionQueue {
         })
     }
 
-    pub(crate) const fn raw(&self) -> *mut rdma_sys::ibv_cq {
-        self.raw.as_ptr()
+    /// Where sends complete.
+    pub(crate) const fn sends(&self) -> *mut rdma_sys::ibv_cq {
+        self.sends.as_ptr()
     }
 
-    /// Polls into `completions` and returns how many of them are filled in.
+    /// Where receives complete.
+    pub(crate) const fn receives(&self) -> *mut rdma_sys::ibv_cq {
+        self.receives.as_ptr()
+    }
+
+    /// Polls into `completions`, receives first, and returns how many of them are filled in.
     pub(crate) fn poll<'a>(&self, completions: &'a mut [MaybeUninit<ibv_wc>]) -> io::Result<&'a [ibv_wc]> {
-        let room = i32::try_from(completions.len()).unwrap_or(i32::MAX);
-        // SAFETY: the queue is alive, the place has room for `room` entries.
-        let count = unsafe { rdma_sys::ibv_poll_cq(self.raw.as_ptr(), room, completions.as_mut_ptr().cast()) };
-        let count = usize::try_from(count).map_err(|_| io::Error::from_raw_os_error(libc::EIO))?;
-        // SAFETY: ibv_poll_cq filled in the first `count` entries, at most `room`.
-        Ok(unsafe { std::slice::from_raw_parts(completions.as_ptr().cast(), count.min(completions.len())) })
+        let mut count = 0;
+        for queue in [self.receives, self.sends] {
+            let place = &mut completions[count..];
+            if place.is_empty() {
+                break;
+            }
+            let room = i32::try_from(place.len()).unwrap_or(i32::MAX);
+            // SAFETY: the queue is alive, the place has room for `room` entries.
+            let found = unsafe { rdma_sys::ibv_poll_cq(queue.as_ptr(), room, place.as_mut_ptr().cast()) };
+            let found = usize::try_from(found).map_err(|_| io::Error::from_raw_os_error(libc::EIO))?;
+            count += found.min(place.len());
+        }
+        // SAFETY: ibv_poll_cq filled in the first `count` entries.
+        Ok(unsafe { std::slice::from_raw_parts(completions.as_ptr().cast(), count) })
     }
 
-    /// Asks for one event on the channel at the next completion.
+    /// Asks for one event on the channel at the next receive that completes.
     pub(crate) fn request_event(&self) -> io::Result<()> {
         // SAFETY: the queue is alive.
-        check_value(unsafe { rdma_sys::ibv_req_notify_cq(self.raw.as_ptr(), 0) })
+        check_value(unsafe { rdma_sys::ibv_req_notify_cq(self.receives.as_ptr(), 0) })
     }
 
-    /// Reads and acknowledges all events that have arrived; returns how many.
-    pub(crate) fn drain_events(&self) -> u32 {
-        let mut events = 0;
+    /// Asks for one event on the channel at the next send that completes.
+    pub(crate) fn request_send_event(&self) -> io::Result<()> {
+        // SAFETY: the queue is alive.
+        check_value(unsafe { rdma_sys::ibv_req_notify_cq(self.sends.as_ptr(), 0) })
+    }
+
+    /// Reads and acknowledges events that have arrived: `most` of them, as many as were asked for.
+    pub(crate) fn drain_events(&self, most: u32) -> Events {
+        let mut events = Events::default();
         let mut queue = ptr::null_mut();
         let mut context = ptr::null_mut();
-        // SAFETY: the channel is alive and non-blocking, the places for the answer are ours.
-        while check(unsafe { rdma_sys::ibv_get_cq_event(self.channel.as_ptr(), &mut queue, &mut context) }).is_ok() {
-            events += 1;
+        for _ in 0..most {
+            // SAFETY: the channel is alive and non-blocking, the places for the answer are ours.
+            let read = unsafe { rdma_sys::ibv_get_cq_event(self.channel.as_ptr(), &mut queue, &mut context) };
+            if check(read).is_err() {
+                break;
+            }
+            if queue == self.sends.as_ptr() {
+                events.sends += 1;
+            } else {
+                events.receives += 1;
+            }
         }
-        if events > 0 {
-            // SAFETY: the queue is alive, it is the only one on its channel, and each event is acknowledged once.
-            unsafe { rdma_sys::ibv_ack_cq_events(self.raw.as_ptr(), events) };
+        for (queue, count) in [(self.receives, events.receives), (self.sends, events.sends)] {
+            if count > 0 {
+                // SAFETY: the queue is alive, and each of its events is acknowledged once.
+                unsafe { rdma_sys::ibv_ack_cq_events(queue.as_ptr(), count) };
+            }
         }
         events
     }
+}
+
+/// Events read from a completion channel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Events {
+    pub(crate) receives: u32,
+    pub(crate) sends: u32,
 }
 
 impl AsFd for CompletionQueue {
@@ -205,10 +259,11 @@ impl AsRawFd for CompletionQueue {
 impl Drop for CompletionQueue {
     fn drop(&mut self) {
         // ibv_destroy_cq waits for events that were read and not acknowledged: there are none, drain_events acks all.
-        // SAFETY: every queue pair holds an Arc of this, so none is left; queue, then channel, each once.
+        // SAFETY: every queue pair holds an Arc of this, so none is left; queues, then channel, each once.
         let results = unsafe {
             [
-                rdma_sys::ibv_destroy_cq(self.raw.as_ptr()),
+                rdma_sys::ibv_destroy_cq(self.sends.as_ptr()),
+                rdma_sys::ibv_destroy_cq(self.receives.as_ptr()),
                 rdma_sys::ibv_destroy_comp_channel(self.channel.as_ptr()),
             ]
         };

@@ -152,13 +152,13 @@ impl QueuePair {
             .into());
         }
         let completions = queue
-            .reserve(caps.sends.saturating_add(caps.receives))
+            .reserve(caps.sends.max(caps.receives))
             .map_err(QueuePairError::from)?;
         let create = |max_inline| {
             let mut init = ibv_qp_init_attr {
                 qp_context: ptr::null_mut(),
-                send_cq: queue.raw(),
-                recv_cq: queue.raw(),
+                send_cq: queue.sends(),
+                recv_cq: queue.receives(),
                 srq: ptr::null_mut(),
                 cap: ibv_qp_cap {
                     max_send_wr: caps.sends,

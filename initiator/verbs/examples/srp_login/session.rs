@@ -31,7 +31,7 @@ impl Session {
             if !out.is_empty() {
                 return Ok(());
             }
-            if self.fabric.arm() {
+            if self.fabric.arm(true) {
                 self.sleeps += 1;
                 let Some((fd, token)) = self.fabric.completion_channels().next() else {
                     return Err("no queue".into());

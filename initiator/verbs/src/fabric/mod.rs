@@ -15,7 +15,7 @@
 //!
 //! # Sleeping
 //! ```text
-//! loop { poll; work; flush; if nothing happened for a while { if fabric.arm() { wait for completion_channels() } } }
+//! loop { poll; work; flush; if nothing happened for a while { if fabric.arm(false) { wait for completion_channels() } } }
 //! on a readable channel: acknowledge(token)
 //! ```
 
@@ -71,8 +71,10 @@ pub struct AdoptError {
 struct AttachedQueue {
     token: CompletionToken,
     queue: Arc<CompletionQueue>,
-    /// An event was asked for and has not been acknowledged.
+    /// An event of a receive was asked for and has not been acknowledged.
     armed: bool,
+    /// The same of a send.
+    armed_for_sends: bool,
     /// Polling failed; said so once.
     broken: bool,
 }
@@ -138,6 +140,7 @@ impl VerbsFabric {
             token,
             queue: queue.clone(),
             armed: false,
+            armed_for_sends: false,
             broken: false,
         });
         token
@@ -208,16 +211,20 @@ impl VerbsFabric {
         self.channels.get_mut(qp)?.parts.remove_region(region)
     }
 
-    /// Asks for an event at the next completion of any queue. `true`: nothing is waiting to be polled, and the caller
-    /// may sleep on [`Self::completion_channels`]. `false`: poll again.
-    pub fn arm(&mut self) -> bool {
-        for attached in self
-            .queues
-            .iter_mut()
-            .filter(|attached| !attached.armed && !attached.broken)
-        {
-            attached.armed = true;
-            if let Err(error) = attached.queue.request_event() {
+    /// Asks for an event at the next receive of any queue and, with `sends`, at the next send. `true`: nothing is
+    /// waiting to be polled, and the caller may sleep on [`Self::completion_channels`]. `false`: poll again.
+    ///
+    /// A channel in error completes its receives too, so who waits for answers alone need not ask for sends.
+    pub fn arm(&mut self, sends: bool) -> bool {
+        for attached in self.queues.iter_mut().filter(|attached| !attached.broken) {
+            let mut result = Ok(());
+            if !std::mem::replace(&mut attached.armed, true) {
+                result = attached.queue.request_event();
+            }
+            if sends && !std::mem::replace(&mut attached.armed_for_sends, true) {
+                result = result.and(attached.queue.request_send_event());
+            }
+            if let Err(error) = result {
                 // Without the HCA there will be no event, and no use in asking again.
                 tracing::error!(%error, device = attached.queue.device().name(), "no completion events");
             }
@@ -232,10 +239,12 @@ impl VerbsFabric {
     /// Takes note that a completion channel was readable: to be called each time the caller is told so, or the next
     /// event may not come. Harmless when it was not.
     pub fn acknowledge(&mut self, token: CompletionToken) {
-        if let Some(attached) = self.queues.iter_mut().find(|attached| attached.token == token)
-            && attached.queue.drain_events() > 0
-        {
-            attached.armed = false;
+        if let Some(attached) = self.queues.iter_mut().find(|attached| attached.token == token) {
+            let events = attached
+                .queue
+                .drain_events(u32::from(attached.armed) + u32::from(attached.armed_for_sends));
+            attached.armed &= events.receives == 0;
+            attached.armed_for_sends &= events.sends == 0;
         }
     }
 
