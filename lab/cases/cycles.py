@@ -10,7 +10,7 @@ WARM_UP = 2
 RESIDENT_SLACK_KIB = 8192
 
 
-@case(limit=180, full_limit=1200)
+@case(limit=180, full_limit=1800)
 def attach_and_detach(bench):
     """File descriptors, threads, memory, RDMA objects and devices stay the same."""
     figures = []

@@ -14,23 +14,23 @@ def verified(bench, kind, luns):
     size = (64 if bench.full else 4) * MIB
     disks = bench.attach()
     for lun in luns:
-        fio.verify(disks[lun], kind, size, limit=120 if bench.full else 60)
+        fio.verify(disks[lun], kind, size, limit=400 if bench.full else 90)
     bench.detach()
 
 
-@case(limit=180, full_limit=900)
+@case(limit=180, full_limit=3000)
 def random(bench):
     """Small random writes at depth 32 on every disk."""
     verified(bench, "random", WRITABLE)
 
 
-@case(limit=180, full_limit=900, smoke=True)
+@case(limit=180, full_limit=3000, smoke=True)
 def sequential(bench):
     """Requests of 1 MiB on every disk."""
     verified(bench, "sequential", WRITABLE)
 
 
-@case(limit=240, full_limit=900, smoke=True)
+@case(limit=240, full_limit=3000, smoke=True)
 def mixed(bench):
     """Reads and writes of one block to 1 MiB, by four jobs, on every disk (in short: on one of each block size)."""
     verified(bench, "mixed", WRITABLE if bench.full else (0, 1, 3, 16684))

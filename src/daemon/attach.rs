@@ -236,9 +236,11 @@ pub(crate) async fn disks(session: &mut Session, wanted: &Wanted) -> Result<Atta
         },
         None => return Err(failure(ErrorKind::Internal, "the session has no channel")),
     };
-    let luns = bringup::report_luns(&commands)
+    let mut luns = bringup::report_luns(&commands)
         .await
         .map_err(|error| bringup_failure(&error, session))?;
+    // Targets list them in any order; device numbers follow the LUNs.
+    luns.sort();
     let mut report = AttachReport {
         session: session.snapshot().session,
         devices: Vec::new(),
