@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use common::{ended, finish, limited, lun, outcome, run_for, seconds, spec, succeeded};
 use srp_initiator::scsi::BlockError;
-use srp_initiator::session::{BlockOperation, Limits};
+use srp_initiator::session::{BlockOperation, Limits, LunKey};
 use srp_initiator::sim::{CreditPolicy, Injection, Outcome, Span, World, WorldSpec, fill_block};
 
 #[test]
@@ -246,6 +246,33 @@ fn busy_and_task_set_full_are_tried_again_after_a_pause() {
         let millis = ended(&world, write).as_nanos() / 1_000_000;
         assert!((500..600).contains(&millis), "five pauses of 100 ms: {millis} ms");
     }
+}
+
+#[test]
+fn a_unit_with_a_short_task_set_is_given_what_it_takes() {
+    let mut spec = spec(2);
+    spec.target.task_set = Some(4);
+    // Reads only, so that all are at the target at once.
+    let mut world = World::new(spec);
+    let short: Vec<_> = (0..400).map(|n| world.read(0, n * 4, 4)).collect();
+    finish(&mut world);
+    succeeded(&world, &short);
+    let refused = world.fabric().target().refused();
+    assert!((1..200).contains(&refused), "{refused} of 400 refused");
+    assert!(world.engine().disk_state(LunKey(0)).expect("known").depth.is_some());
+    assert_eq!(world.engine().disk_state(LunKey(1)).expect("known").depth, None);
+    // The unit grows: so does what it is given, until nothing limits it.
+    world.fabric().target_mut().profile_mut().task_set = None;
+    let mut depth = Some(0);
+    for round in 0..400 {
+        let ids: Vec<_> = (0..100).map(|n| world.read(0, n * 4, 4)).collect();
+        finish(&mut world);
+        succeeded(&world, &ids);
+        let now = world.engine().disk_state(LunKey(0)).expect("known").depth;
+        assert!(now.is_none() || now >= depth, "round {round}: {depth:?}, then {now:?}");
+        depth = now;
+    }
+    assert_eq!(depth, None);
 }
 
 #[test]

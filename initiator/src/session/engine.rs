@@ -312,6 +312,7 @@ impl<F: Fabric> Engine<F> {
             return;
         }
         request.filled = ok;
+        let queue = request.queue;
         let (Some(index), slot) = (request.channel, request.slot) else {
             return;
         };
@@ -321,7 +322,7 @@ impl<F: Fabric> Engine<F> {
         channel.extents_lent -= 1;
         if !channel.is_open() || !ok {
             channel.unclaim(slot);
-            let queue = request.queue;
+            self.came_back(handle.0);
             let removed = self.queues[queue].as_ref().is_none_or(|queue| queue.removed);
             if ok && !removed && self.is_connected(queue) {
                 self.detach(handle.0);
@@ -336,6 +337,7 @@ impl<F: Fabric> Engine<F> {
         }
         if !channel.may_send() {
             channel.unclaim(slot);
+            self.came_back(handle.0);
             return self.push_waiting(handle.0, true);
         }
         self.send(handle.0, now);
@@ -478,6 +480,16 @@ impl<F: Fabric> Engine<F> {
         })
     }
 
+    /// What a disk has under way.
+    #[must_use]
+    pub fn disk_state(&self, key: LunKey) -> Option<DiskState> {
+        let queue = self.queues[*self.disks.get(&key)?].as_ref()?;
+        Some(DiskState {
+            commands: queue.depth.out,
+            depth: queue.depth.limit,
+        })
+    }
+
     pub(super) fn done(&mut self, id: RequestId, result: BlockResult) {
         self.events.push_back(Event::Done { id, result });
     }
@@ -533,6 +545,15 @@ pub struct ChannelState {
     pub resets: u64,
     /// Arena bytes in use.
     pub bytes_in_use: u32,
+}
+
+/// Figures of a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskState {
+    /// Commands that left its queue and have not ended.
+    pub commands: u32,
+    /// How many it is given at once, while it is given fewer than credit allows.
+    pub depth: Option<u32>,
 }
 
 /// Puts a value into the first empty place.

@@ -5,6 +5,7 @@
 
 mod buffer;
 mod channel;
+mod depth;
 mod engine;
 mod failover;
 mod key_map;
@@ -18,7 +19,7 @@ mod start;
 mod task;
 
 pub use channel::{ChannelError, ChannelSetup, SlotPlan};
-pub use engine::{ChannelState, DiskSetup, Engine, Event, Handle, Limits};
+pub use engine::{ChannelState, DiskSetup, DiskState, Engine, Event, Handle, Limits};
 pub use login::{ChannelSequence, Granted, LoginError, LoginParameters, reject_reason};
 #[doc(hidden)]
 pub use mutation::Mutation;

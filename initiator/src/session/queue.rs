@@ -1,5 +1,6 @@
 //! Who is next: first in, first out within a logical unit, round robin across them.
 
+use super::depth::Depth;
 use super::engine::Engine;
 use super::mutation::Mutation;
 use super::request::{Key, Stage};
@@ -19,6 +20,7 @@ pub(super) struct Queue {
     pub(super) removed: bool,
     /// It is in its session's ring.
     pub(super) ready: bool,
+    pub(super) depth: Depth,
     head: Option<Key>,
     tail: Option<Key>,
 }
@@ -32,6 +34,7 @@ impl Queue {
             blocks,
             removed: false,
             ready: false,
+            depth: Depth::default(),
             head: None,
             tail: None,
         }
@@ -67,13 +70,20 @@ impl<F: Fabric> Engine<F> {
             }
             _ => (queue.head, queue.tail) = (Some(key), Some(key)),
         }
-        if !queue.ready
+        self.make_ready(index);
+        self.dirty = true;
+    }
+
+    /// Puts a queue with something in it into its session's ring.
+    pub(super) fn make_ready(&mut self, index: usize) {
+        if let Some(queue) = &mut self.queues[index]
+            && !queue.ready
+            && queue.head.is_some()
             && let Some(session) = &mut self.sessions[queue.session]
         {
             queue.ready = true;
             session.ready.push_back(index);
         }
-        self.dirty = true;
     }
 
     /// The request that is next in a queue.
@@ -129,6 +139,11 @@ impl<F: Fabric> Engine<F> {
                 self.fail_waiting(queue, BlockError::Transport);
                 continue;
             }
+            if self.is_full(queue) {
+                // It comes back with the next command of its that ends.
+                self.rest(index);
+                continue;
+            }
             match self.start_somewhere(request, index, now) {
                 Started::Yes if self.mutated.is(Mutation::NoTurns) => {}
                 Started::Yes => self.next_queue(index),
@@ -147,6 +162,22 @@ impl<F: Fabric> Engine<F> {
                 }
                 Started::Wait => return,
             }
+        }
+    }
+
+    fn is_full(&self, queue: usize) -> bool {
+        self.queues[queue].as_ref().is_some_and(|queue| queue.depth.is_full())
+    }
+
+    /// Takes the queue in front out of the ring.
+    fn rest(&mut self, session: usize) {
+        let Some(session) = &mut self.sessions[session] else {
+            return;
+        };
+        if let Some(index) = session.ready.pop_front()
+            && let Some(queue) = &mut self.queues[index]
+        {
+            queue.ready = false;
         }
     }
 

@@ -17,6 +17,14 @@ impl<F: Fabric> Engine<F> {
             channel.free_command(slot);
         }
         self.dirty = true;
+        let Some(request) = self.requests.get(key) else { return };
+        if let Some(queue) = &mut self.queues[request.queue] {
+            match answer.status {
+                outcome::BUSY | outcome::TASK_SET_FULL => queue.depth.refused(),
+                _ => queue.depth.went_well(),
+            }
+        }
+        self.came_back(key);
         let Some(request) = self.requests.get_mut(key) else {
             return;
         };
@@ -256,6 +264,7 @@ impl<F: Fabric> Engine<F> {
                 self.answer_in(index, slot, request, now);
             } else if posted {
                 channel.free_command(slot);
+                self.came_back(request);
                 self.unanswered(request, now);
             }
         }

@@ -59,6 +59,9 @@ impl<F: Fabric> Engine<F> {
             return Started::Wait;
         };
         self.pop_waiting(queue);
+        if let Some(queue) = &mut self.queues[queue] {
+            queue.depth.out += 1;
+        }
         let Some(request) = self.requests.get_mut(key) else {
             return Started::Wait;
         };
@@ -140,6 +143,7 @@ impl<F: Fabric> Engine<F> {
                 // A target whose IU length does not hold one direct descriptor (64 bytes at least) cannot be used.
                 tracing::error!(%error, "a command does not fit the target's IU length");
                 channel.unclaim(slot);
+                self.came_back(key);
                 return self.end(key, Err(BlockError::Io));
             }
         };

@@ -3,6 +3,7 @@
 use super::check::rule;
 use super::world::{SLACK, World};
 use crate::scsi::Lun;
+use crate::session::LunKey;
 
 impl World {
     pub(super) fn watch_time(&mut self) {
@@ -59,6 +60,10 @@ impl World {
         }
         for spec in self.spec.sessions.clone() {
             for number in spec.luns {
+                let state = self.engine.disk_state(LunKey(number));
+                if state.is_some_and(|state| state.commands != 0) {
+                    self.broken(rule::LEAK, format!("disk {number}: {state:?}"));
+                }
                 let size = self.disk_spec(number).map_or(512, |spec| spec.block_size);
                 self.client.audit(self.engine.fabric(), Lun::from_index(number), size);
             }

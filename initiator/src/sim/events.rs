@@ -4,8 +4,8 @@ use super::check::rule;
 use super::odds::Odds;
 use super::world::{Errand, SLACK, World};
 use crate::fabric::Fabric;
-use crate::scsi::BlockError;
-use crate::session::{ChannelError, Event};
+use crate::scsi::{BlockError, Lun};
+use crate::session::{ChannelError, Event, LunKey};
 
 impl World {
     pub(super) fn run(&mut self, errand: Errand) {
@@ -59,7 +59,18 @@ impl World {
     }
 
     fn watch_posts(&mut self) {
+        // A unit that is given fewer commands than it has, or was a moment ago, is not passed over.
+        let numbers = self.spec.sessions.iter().flat_map(|spec| spec.luns.iter().copied());
+        let limited = |number: &u32| {
+            let state = self.engine.disk_state(LunKey(*number));
+            state.is_some_and(|state| state.depth.is_some())
+        };
+        let throttled: Vec<u32> = numbers.filter(limited).collect();
+        let before = std::mem::replace(&mut self.throttled, throttled);
         for (lun, cdb) in self.fabric().net.take_posts() {
+            for number in before.iter().chain(&self.throttled) {
+                self.client.order.turn(Lun::from_index(*number).0);
+            }
             self.client.order.turn(lun);
             let (true, Some((lba, _))) = (matches!(cdb[0], 0x28 | 0x88), super::target::extent_of(&cdb)) else {
                 continue;

@@ -84,6 +84,7 @@ impl Scenario {
             descriptor_sense: rng.bool(),
             multichannel: rng.u8(0..4) > 0,
             task_aborted: rng.bool(),
+            task_set: (rng.u8(0..6) == 0).then(|| rng.usize(1..=8)),
             disks,
             immediate_data: rng.bool(),
             max_request_len: *rng.choice(&[8276, 8276, 996, 2132]).unwrap_or(&8276),

@@ -60,6 +60,8 @@ pub struct World {
     pub(super) sessions: Vec<Session>,
     pub(super) pump_due: bool,
     stalled: u32,
+    /// Disks that were given fewer commands than they had when last looked at.
+    pub(super) throttled: Vec<u32>,
     /// Failed channels, and by when they have to be closed.
     pub(super) failing: BTreeMap<QueuePairId, Instant>,
     pub(super) failures: Vec<(QueuePairId, ChannelError, Instant)>,
@@ -88,6 +90,7 @@ impl World {
             sessions,
             pump_due: false,
             stalled: 0,
+            throttled: Vec::new(),
             failing: BTreeMap::new(),
             failures: Vec::new(),
             spec,

@@ -66,6 +66,8 @@ pub struct TargetProfile {
     pub immediate_data: bool,
     /// What a function of another channel ends is answered TASK ABORTED (TAS of the control mode page).
     pub task_aborted: bool,
+    /// Commands a logical unit takes at once; to others it says TASK SET FULL.
+    pub task_set: Option<usize>,
     /// Sense data in descriptor format.
     pub descriptor_sense: bool,
     /// Logical units.
@@ -86,6 +88,7 @@ impl Default for TargetProfile {
             attention_at_login: false,
             immediate_data: true,
             task_aborted: true,
+            task_set: None,
             descriptor_sense: false,
             disks: vec![DiskSpec {
                 lun: 0,
@@ -138,6 +141,8 @@ pub struct Target {
     function_fates: VecDeque<Function>,
     /// So many commands that do not touch the medium hang.
     hanging: u32,
+    /// Commands refused with TASK SET FULL as the task set was.
+    refused: u64,
     serial: u64,
     tag: u64,
     /// Numbers of writes answered GOOD and complete.
@@ -155,6 +160,7 @@ impl Target {
             functions: BTreeMap::new(),
             function_fates: VecDeque::new(),
             hanging: 0,
+            refused: 0,
             serial: 0,
             tag: 0,
             good: BTreeSet::new(),
@@ -187,6 +193,12 @@ impl Target {
     /// The next commands that do not touch the medium are never answered.
     pub fn hang_control(&mut self, count: u32) {
         self.hanging = count;
+    }
+
+    /// Commands refused because the task set of their unit was full.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.refused
     }
 
     /// The contents of a disk; empty when there is none.

@@ -119,6 +119,9 @@ impl Target {
         };
         task.injection = if attention {
             Some(Injection::UnitAttention { asc: 0x29, ascq: 0x07 })
+        } else if medium && self.is_full(task.lun) {
+            self.refused += 1;
+            Some(Injection::TaskSetFull)
         } else if medium {
             let queued = self
                 .disks
@@ -157,6 +160,12 @@ impl Target {
         if !stuck {
             net.within(service, Happening::Target(Step::Task(serial)));
         }
+    }
+
+    fn is_full(&self, lun: u64) -> bool {
+        let working = |task: &&Task| task.lun == lun && task.stage != Stage::Respond;
+        let limit = self.profile.task_set.unwrap_or(usize::MAX);
+        self.tasks.values().filter(working).count() >= limit
     }
 
     pub(in crate::sim) fn step(&mut self, step: Step, net: &mut Net) {
