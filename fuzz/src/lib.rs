@@ -6,6 +6,7 @@
 //! `fuzz/corpus`.
 #![forbid(unsafe_code)]
 
+mod discovery;
 mod scsi;
 mod session;
 mod text;
@@ -69,6 +70,18 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "names",
         run: text::names,
+    },
+    Target {
+        name: "mad",
+        run: discovery::mad,
+    },
+    Target {
+        name: "scan",
+        run: discovery::scan,
+    },
+    Target {
+        name: "rules",
+        run: discovery::rules,
     },
     Target {
         name: "session",

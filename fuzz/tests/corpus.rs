@@ -55,6 +55,9 @@ const LIMIT: Duration = Duration::from_secs(5);
 fn allowed(name: &str, len: usize) -> usize {
     if name == "session" {
         16 << 20
+    } else if name == "scan" {
+        // 255 slots of an I/O unit, some of them per datagram.
+        (1 << 20) + 1024 * len
     } else {
         // The buffer an IU is written to again is 64 KiB.
         (1 << 16) + (16 << 10) + 64 * len
