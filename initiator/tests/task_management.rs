@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use common::{ended, failed, finish, limited, lun, outcome, run_for, seconds, spec, succeeded};
 use srp_initiator::scsi::{BlockError, Cdb};
-use srp_initiator::session::{ChannelError, ChannelState};
+use srp_initiator::session::{ChannelError, ChannelState, UnitFunction};
 use srp_initiator::sim::{Function, Injection, Outcome, World};
 use srp_initiator::wire::TaskResponse;
 
@@ -265,4 +265,58 @@ fn a_reset_counts_for_all_it_ended_when_its_cause_was_answered_meanwhile() {
     succeeded(&world, &[answered, ended_by_reset]);
     assert_eq!(seconds(ended(&world, answered)), 31);
     assert_eq!(seconds(ended(&world, ended_by_reset)), 32);
+}
+
+#[test]
+fn the_control_side_can_manage_a_units_tasks() {
+    for function in [
+        UnitFunction::AbortTaskSet,
+        UnitFunction::ClearTaskSet,
+        UnitFunction::Reset,
+    ] {
+        let mut world = World::new(spec(2));
+        stuck(&mut world, 1);
+        let ids = [world.write(0, 0, 8), world.read(1, 0, 8)];
+        run_for(&mut world, Duration::from_secs(1));
+        let managed = world.manage(0, 0, function);
+        finish(&mut world);
+        assert_eq!(outcome(&world, managed), Outcome::Task(Ok(TaskResponse::Complete)));
+        // What it ended was sent again at once.
+        succeeded(&world, &ids);
+        assert_eq!(seconds(ended(&world, ids[0])), 1);
+
+        let refusal = Function::Answered(TaskResponse::NotSupported);
+        world.fabric().target_mut().arrange(refusal);
+        let refused = world.manage(0, 0, function);
+        finish(&mut world);
+        assert_eq!(outcome(&world, refused), Outcome::Task(Ok(TaskResponse::NotSupported)));
+        world.fabric().target_mut().arrange(Function::Silent { done: true });
+        let silent = world.manage(0, 0, function);
+        finish(&mut world);
+        assert_eq!(outcome(&world, silent), Outcome::Task(Err(BlockError::Timeout)));
+        let lost = world.manage(0, 0, function);
+        world.close(0);
+        let late = world.manage(0, 0, function);
+        finish(&mut world);
+        assert_eq!(outcome(&world, lost), Outcome::Task(Err(BlockError::Transport)));
+        assert_eq!(outcome(&world, late), Outcome::Task(Err(BlockError::Transport)));
+    }
+}
+
+#[test]
+fn each_of_two_resets_ends_what_was_sent_before_it() {
+    // The first is done and answered, and a response of the ended command comes behind it; the second is silent.
+    let mut world = World::new(spec(1));
+    stuck(&mut world, 1);
+    world.fabric().target_mut().arrange(Function::DoneWithResponse);
+    world.fabric().target_mut().arrange(Function::Silent { done: true });
+    let write = world.write(0, 0, 8);
+    run_for(&mut world, Duration::from_secs(1));
+    let first = world.manage(0, 0, UnitFunction::Reset);
+    let second = world.manage(0, 0, UnitFunction::Reset);
+    finish(&mut world);
+    succeeded(&world, &[write]);
+    assert_eq!(seconds(ended(&world, write)), 1);
+    assert_eq!(outcome(&world, first), Outcome::Task(Ok(TaskResponse::Complete)));
+    assert_eq!(outcome(&world, second), Outcome::Task(Err(BlockError::Timeout)));
 }

@@ -165,6 +165,8 @@ impl SrpBackend {
                     let _ = reply.send(result);
                 }
             }
+            // Nothing asks for task management yet.
+            EngineEvent::TaskDone { .. } => {}
             EngineEvent::ChannelFailed { qp, session, reason } => {
                 let _ = self.events.send(Event::ChannelFailed {
                     reactor: self.reactor,

@@ -12,6 +12,7 @@ use super::mutation::{Mutated, Mutation};
 use super::request::{Key, SessionKey};
 use super::task::Ladder;
 use crate::fabric::{QueuePairId, RegionId, WorkError};
+use crate::scsi::Lun;
 use crate::time::Instant;
 use crate::wire::WireError;
 
@@ -103,19 +104,29 @@ pub(super) enum Slot {
         request: Key,
         sending: bool,
         answered: bool,
-        /// The tag of the last LOGICAL UNIT RESET of its unit that was sent behind it.
-        reset: Option<u64>,
+        /// Its place among what was posted on the channel; 0 while it is not.
+        place: u64,
         deadline: Instant,
     },
     /// A task management function, until both completions are in.
     Task {
         sending: bool,
         answered: bool,
-        /// The tag of the command it ends; none: those that name it.
-        of: Option<u64>,
+        /// Its place among what was posted on the channel.
+        place: u64,
+        of: Concern,
     },
     /// An answer to the target, until its SEND completes.
     Answer,
+}
+
+/// What a task management function is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Concern {
+    /// The command with this tag.
+    Command(u64),
+    /// All commands of a logical unit that were sent before it.
+    Unit(Lun),
 }
 
 #[derive(Debug)]
@@ -136,6 +147,8 @@ pub(super) struct Channel {
     /// Answers owed to the target, waiting for a slot: encoded opcode and tag.
     pub(super) owed_answers: VecDeque<(AnswerKind, u64)>,
     pub(super) sends_posted: u32,
+    /// Commands and functions posted so far.
+    pub(super) posted: u64,
     pub(super) receives_posted: u32,
     pub(super) read_space: ArenaSpace,
     pub(super) write_space: ArenaSpace,
@@ -189,6 +202,7 @@ impl Channel {
             free_tasks: tasks.collect(),
             free_answers: answers.collect(),
             sends_posted: 0,
+            posted: 0,
             receives_posted: 0,
             read_space: ArenaSpace::new(setup.read_arena.0, setup.read_arena.1, setup.max_transfer),
             write_space: ArenaSpace::new(setup.write_arena.0, setup.write_arena.1, setup.max_transfer),
@@ -237,7 +251,7 @@ impl Channel {
             request,
             sending: false,
             answered: false,
-            reset: None,
+            place: 0,
             deadline,
         };
         Some(slot)
@@ -305,17 +319,19 @@ impl Channel {
     }
 
     /// Takes a slot and a credit for a task management function, also the last credit.
-    pub(super) fn claim_task(&mut self, of: Option<u64>) -> Option<u16> {
+    pub(super) fn claim_task(&mut self, of: Concern) -> Option<u16> {
         if self.credits + i64::from(self.unsent) < 1 && !self.mutated.is(Mutation::TaskWithoutCredit) {
             return None;
         }
         let slot = self.free_tasks.pop()?;
         self.credits -= 1;
+        self.posted += 1;
         let index = usize::from(slot);
         self.generation[index] = self.generation[index].wrapping_add(1);
         self.slots[index] = Slot::Task {
             sending: true,
             answered: false,
+            place: self.posted,
             of,
         };
         Some(slot)

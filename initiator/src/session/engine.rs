@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::channel::{Channel, ChannelError, ChannelSetup};
+use super::control::Task;
 use super::failover::Fence;
 use super::key_map::KeyMap;
 use super::mutation::{Mutated, Mutation};
@@ -19,6 +20,7 @@ use super::start::Transfer;
 use crate::fabric::{Completion, Extent, Fabric, QueuePairId};
 use crate::scsi::{BlockError, Lun};
 use crate::time::Instant;
+use crate::wire::TaskResponse;
 
 /// How many completions are taken from the fabric at a time.
 const BATCH: usize = 256;
@@ -106,6 +108,14 @@ pub enum Event {
         /// The answer, or why there is none.
         result: Result<ControlReply, BlockError>,
     },
+    /// A task management function of the control side was answered; only [`TaskResponse::Complete`] says that it
+    /// was done.
+    TaskDone {
+        /// The request.
+        id: RequestId,
+        /// The answer, or why there is none.
+        result: Result<TaskResponse, BlockError>,
+    },
     /// A channel went down; its requests end as soon as the target cannot touch their memory any more.
     ChannelFailed {
         /// The queue pair.
@@ -153,6 +163,7 @@ pub struct Engine<F> {
     pub(super) disks: KeyMap<LunKey, usize>,
     pub(super) delayed: Vec<Key>,
     pub(super) fences: Vec<Fence>,
+    pub(super) tasks: Vec<Task>,
     pub(super) events: VecDeque<Event>,
     completions: Vec<Completion>,
     /// A pass has something to dispatch.
@@ -175,6 +186,7 @@ impl<F: Fabric> Engine<F> {
             disks: KeyMap::default(),
             delayed: Vec::new(),
             fences: Vec::new(),
+            tasks: Vec::new(),
             events: VecDeque::with_capacity(BATCH * 2),
             completions: Vec::with_capacity(BATCH),
             dirty: false,
@@ -444,7 +456,8 @@ impl<F: Fabric> Engine<F> {
                 _ => None,
             });
         let fences = self.fences.iter().map(|fence| fence.limit);
-        checks.chain(delayed).chain(fences).min()
+        let tasks = self.tasks.iter().map(|task| task.limit);
+        checks.chain(delayed).chain(fences).chain(tasks).min()
     }
 
     /// Commands at targets whose answer is expected.
@@ -511,6 +524,11 @@ impl<F: Fabric> Engine<F> {
             told: false,
         });
         self.push_waiting(key, self.mutated.is(Mutation::LastInFirstOut));
+    }
+
+    /// The place of a session.
+    pub(super) fn session_of(&self, key: SessionKey) -> Option<usize> {
+        self.session_index.get(&key).copied()
     }
 
     /// The session's place; it is made when it is new.

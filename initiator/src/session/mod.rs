@@ -5,6 +5,7 @@
 
 mod buffer;
 mod channel;
+mod control;
 mod depth;
 mod engine;
 mod failover;
@@ -19,6 +20,7 @@ mod start;
 mod task;
 
 pub use channel::{ChannelError, ChannelSetup, SlotPlan};
+pub use control::{TaskRequest, UnitFunction};
 pub use engine::{ChannelState, DiskSetup, DiskState, Engine, Event, Handle, Limits};
 pub use login::{ChannelSequence, Granted, LoginError, LoginParameters, reject_reason};
 #[doc(hidden)]

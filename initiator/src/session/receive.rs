@@ -228,6 +228,7 @@ impl<F: Fabric> Engine<F> {
             self.climb(index, now);
         }
         self.fence(now);
+        self.run_tasks(now);
         if self.delayed.is_empty() {
             return;
         }

@@ -227,6 +227,7 @@ impl<F: Fabric> Engine<F> {
             session: key,
             reason,
         });
+        self.tasks_lost(index);
         let Some(state) = &mut self.sessions[session] else {
             return;
         };

@@ -155,10 +155,11 @@ impl<F: Fabric> Engine<F> {
             request: key,
             sending: true,
             answered: false,
-            reset: None,
+            place: channel.posted + 1,
             deadline,
         };
         channel.watch(deadline);
+        channel.posted += 1;
         channel.sends_posted += 1;
         channel.unsent -= 1;
         self.fabric

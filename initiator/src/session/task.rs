@@ -9,10 +9,10 @@
 
 use std::time::Duration;
 
-use super::channel::{Channel, ChannelError, Slot};
+use super::channel::{Channel, ChannelError, Concern, Slot};
 use super::engine::{Engine, Event};
 use super::mutation::Mutation;
-use super::request::{Answer, Key, Purpose, Stage};
+use super::request::{Answer, Key, Purpose};
 use crate::fabric::Fabric;
 use crate::scsi::{BlockError, Lun};
 use crate::time::Instant;
@@ -186,7 +186,7 @@ impl<F: Fabric> Engine<F> {
         of: Option<u64>,
     ) -> Option<u64> {
         let channel = self.channels[index].as_mut()?;
-        let slot = channel.claim_task(of)?;
+        let slot = channel.claim_task(of.map_or(Concern::Unit(lun), Concern::Command))?;
         let (tag, task_tag) = (channel.tag(slot), of.unwrap_or(NO_TASK));
         match function {
             TaskFunction::AbortTask => channel.aborts += 1,
@@ -205,32 +205,7 @@ impl<F: Fabric> Engine<F> {
         tracing::warn!(tag, %function, of = task_tag, ?lun, "task management");
         self.fabric
             .post_send(qp, slot, u32::try_from(len).unwrap_or(u32::MAX), None);
-        if of.is_none() {
-            self.mark_reset(index, lun, tag);
-        }
         Some(tag)
-    }
-
-    /// Notes which commands a LOGICAL UNIT RESET ends: those that were sent before it.
-    fn mark_reset(&mut self, index: usize, lun: Lun, tag: u64) {
-        let commands = self.channels[index].as_ref().map_or(0, |channel| channel.plan.commands);
-        for slot in 0..usize::from(commands) {
-            let Some(channel) = &self.channels[index] else { return };
-            let Slot::Command { request, .. } = channel.slots[slot] else {
-                continue;
-            };
-            let posted = self
-                .requests
-                .get(request)
-                .is_some_and(|request| request.stage == Stage::Sent);
-            let concerned = posted && (self.lun_of(request) == lun || self.mutated.is(Mutation::ResetEndsAll));
-            if concerned
-                && let Some(channel) = &mut self.channels[index]
-                && let Slot::Command { reset, .. } = &mut channel.slots[slot]
-            {
-                *reset = Some(tag);
-            }
-        }
     }
 
     /// The response to a task management function.
@@ -239,10 +214,16 @@ impl<F: Fabric> Engine<F> {
             return;
         };
         let tag = channel.tag(slot);
-        let Slot::Task { sending, answered, of } = &mut channel.slots[usize::from(slot)] else {
+        let Slot::Task {
+            sending,
+            answered,
+            place,
+            of,
+        } = &mut channel.slots[usize::from(slot)]
+        else {
             return;
         };
-        let of = *of;
+        let (place, of) = (*place, *of);
         *answered = true;
         if !*sending {
             channel.free_task(slot);
@@ -250,16 +231,20 @@ impl<F: Fabric> Engine<F> {
         let result = TaskResponse::from_code(code);
         tracing::warn!(tag, %result, "task management answered");
         let ladder = channel.ladder.filter(|ladder| ladder.function == Some(tag));
-        let command = of.map(|of| channel.slot_of_tag(of));
-        if of.is_none() {
+        let command = match of {
+            Concern::Command(tag) => channel.slot_of_tag(tag),
+            Concern::Unit(_) => None,
+        };
+        if let Concern::Unit(_) = of {
             self.fence_answered(index, tag, result == TaskResponse::Complete);
+            self.task_answered(index, tag, result);
         }
         // "Complete" is proof also when it comes late, the ladder long on another rung or over.
-        if result == TaskResponse::Complete || of.is_some() && self.mutated.is(Mutation::AbortNotExamined) {
-            match command {
-                Some(Some(slot)) => self.ended_by_target(index, slot, now),
-                Some(None) => {}
-                None => self.reset_done(index, tag, now),
+        if result == TaskResponse::Complete || command.is_some() && self.mutated.is(Mutation::AbortNotExamined) {
+            match (of, command) {
+                (Concern::Unit(lun), _) => self.unit_done(index, lun, place, now),
+                (Concern::Command(_), Some(slot)) => self.ended_by_target(index, slot, now),
+                (Concern::Command(_), None) => {}
             }
             return;
         }
@@ -273,14 +258,17 @@ impl<F: Fabric> Engine<F> {
         }
     }
 
-    fn reset_done(&mut self, index: usize, tag: u64, now: Instant) {
+    /// A function about a logical unit is complete: commands sent before it are over.
+    fn unit_done(&mut self, index: usize, lun: Lun, before: u64, now: Instant) {
         let commands = self.channels[index].as_ref().map_or(0, |channel| channel.plan.commands);
         for slot in 0..commands {
             let Some(channel) = &self.channels[index] else { return };
-            let Slot::Command { reset, .. } = channel.slots[usize::from(slot)] else {
+            let Slot::Command { request, place, .. } = channel.slots[usize::from(slot)] else {
                 continue;
             };
-            if reset == Some(tag) || self.mutated.is(Mutation::ResetEndsLater) {
+            let earlier = place < before || self.mutated.is(Mutation::ResetEndsLater);
+            let of_unit = self.lun_of(request) == lun || self.mutated.is(Mutation::ResetEndsAll);
+            if place > 0 && earlier && of_unit {
                 self.ended_by_target(index, slot, now);
             }
         }

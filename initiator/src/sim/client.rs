@@ -11,6 +11,7 @@ use crate::fabric::QueuePairId;
 use crate::scsi::{BlockError, Lun};
 use crate::session::{BlockOperation, BlockRequest, BlockResult, ControlReply, RequestId};
 use crate::time::Instant;
+use crate::wire::TaskResponse;
 
 /// How a request ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +24,8 @@ pub enum Outcome {
     Failed(BlockError),
     /// A control request was answered, or not.
     Reply(Result<ControlReply, BlockError>),
+    /// A task management function was answered, or not.
+    Task(Result<TaskResponse, BlockError>),
 }
 
 #[derive(Clone, Debug)]
@@ -228,6 +231,15 @@ impl Client {
                 self.outcomes.insert(id, (Outcome::Reply(result), fabric.net.now));
             }
             _ => fabric.net.broken(rule::ONCE, format!("reply for {id:?}")),
+        }
+    }
+
+    pub(super) fn task_done(&mut self, fabric: &SimFabric, id: RequestId, result: Result<TaskResponse, BlockError>) {
+        match self.pending.remove(&id) {
+            Some(pending) if pending.block.is_none() => {
+                self.outcomes.insert(id, (Outcome::Task(result), fabric.net.now));
+            }
+            _ => fabric.net.broken(rule::ONCE, format!("task management {id:?} ended")),
         }
     }
 

@@ -106,6 +106,7 @@ impl World {
                 let dead = self.sessions[session as usize].dead.clone();
                 self.client.done(self.engine.fabric(), id, result, dead);
             }
+            Event::TaskDone { id, result } => self.client.task_done(self.engine.fabric(), id, result),
             Event::Reply { id, result } => self.client.replied(self.engine.fabric(), id, result),
             Event::ChannelFailed { qp, session, reason } => {
                 let limit = self.now + SLACK;

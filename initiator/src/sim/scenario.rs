@@ -11,7 +11,7 @@ use super::spec::{SessionSpec, WorldSpec};
 use super::target::{DiskSpec, TargetProfile};
 use super::world::{Errand, World};
 use crate::scsi::{Cdb, Lun};
-use crate::session::{BlockOperation, Limits};
+use crate::session::{BlockOperation, Limits, UnitFunction};
 
 /// Simulated time within which every run has to be over.
 const LIMIT: Duration = Duration::from_secs(4 * 3600);
@@ -33,6 +33,8 @@ pub struct Scenario {
     pub plugging: u16,
     /// How often per mille of the requests the control side closes a channel.
     pub closing: u16,
+    /// How often per mille of the requests the control side manages a unit's tasks.
+    pub managing: u16,
     /// How often per mille of the requests the target restarts.
     pub restarting: u16,
 }
@@ -126,6 +128,7 @@ impl Scenario {
             think: Span::micros(0, *rng.choice(&[10, 300, 20_000, 1_500_000]).unwrap_or(&300)),
             plugging: if rng.u8(0..4) == 0 { 30 } else { 0 },
             closing: if rng.u8(0..8) == 0 { 10 } else { 0 },
+            managing: if rng.u8(0..8) == 0 { 30 } else { 0 },
             restarting: if rng.u8(0..8) == 0 { 15 } else { 0 },
         }
     }
@@ -190,6 +193,17 @@ impl World {
             let finish = self.rng.bool();
             self.fabric().restart(finish);
             self.after(Span::micros(0, 5_000_000), Errand::Enable);
+        }
+        if Odds::hit(&mut self.rng, scenario.managing) {
+            let functions = [
+                UnitFunction::AbortTaskSet,
+                UnitFunction::ClearTaskSet,
+                UnitFunction::Reset,
+            ];
+            let session = self.session_of(number).unwrap_or(0) as usize;
+            if let Some(function) = self.rng.choice(&functions).copied() {
+                self.manage(session, number, function);
+            }
         }
         let kind = self.rng.u8(0..100);
         if kind < 5 {

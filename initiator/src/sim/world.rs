@@ -16,7 +16,7 @@ use crate::fabric::{Extent, QueuePairId};
 use crate::scsi::{Cdb, Lun};
 use crate::session::{
     BlockOperation, BlockRequest, ChannelError, ChannelSetup, ControlRequest, DiskSetup, Engine, Handle,
-    LoginParameters, LunKey, RequestId, SessionKey, reject_reason,
+    LoginParameters, LunKey, RequestId, SessionKey, TaskRequest, UnitFunction, reject_reason,
 };
 use crate::time::Instant;
 use crate::wire::MultiChannel;
@@ -224,6 +224,25 @@ impl World {
         self.enter();
         self.client.submitted_control(id, key, lun);
         self.engine.submit_control(request, self.now);
+        self.wake();
+        self.after_call();
+        id
+    }
+
+    /// Makes a task management request.
+    pub fn manage(&mut self, session: usize, number: u32, function: UnitFunction) -> RequestId {
+        let id = self.client.next_id();
+        let key = u32::try_from(session).unwrap_or(u32::MAX);
+        let lun = Lun::from_index(number);
+        self.enter();
+        self.client.submitted_control(id, key, lun);
+        let request = TaskRequest {
+            id,
+            session: SessionKey(key),
+            lun,
+            function,
+        };
+        self.engine.submit_task(request, self.now);
         self.wake();
         self.after_call();
         id
