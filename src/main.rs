@@ -5,6 +5,7 @@
 mod backend;
 mod cli;
 mod daemon;
+mod probe;
 mod rpc;
 
 use std::process::ExitCode;

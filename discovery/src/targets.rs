@@ -70,6 +70,19 @@ pub struct RdmaCm {
     pub source: RdmaCmSource,
 }
 
+impl RdmaCm {
+    /// The address with the interface's number in it, which a link-local one needs.
+    #[must_use]
+    pub fn socket_address(&self) -> SocketAddr {
+        let mut dest = self.dest;
+        if let (SocketAddr::V6(v6), Some(interface)) = (&mut dest, &self.interface) {
+            let index = std::fs::read_to_string(format!("/sys/class/net/{interface}/ifindex"));
+            v6.set_scope_id(index.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0));
+        }
+        dest
+    }
+}
+
 /// Who says at which port a target listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use srp_addressing::{IoClass, PortId};
 use srp_discovery::listing::{LineError, LineOptions, ListingOptions, add_target_line, io_unit};
 use srp_discovery::rules::{Rules, RulesError, Verdict};
 use srp_discovery::scan::{
@@ -16,6 +17,7 @@ use super::failure::Failure;
 use super::kernel_peer;
 use super::output::Output;
 use super::printable::printable;
+use crate::probe::{Answer, probe};
 use crate::rpc::protocol::ErrorKind;
 
 /// Find SRP targets, as ibsrpdm does
@@ -37,6 +39,9 @@ pub(super) struct Discover {
     /// Where the targets take RDMA/CM logins; RoCE lines need it, and nothing announces it
     #[arg(long, value_name = "PORT")]
     rdma_cm_port: Option<NonZeroU16>,
+    /// Try at --rdma-cm-port whether a target takes logins there; the login tried is one that is refused in any case
+    #[arg(long, requires = "rdma_cm_port")]
+    probe: bool,
     /// With -c: leave out what the rules of this file disallow, and add the options they give, as srp_daemon does with
     /// /etc/srp_daemon.conf
     #[arg(short = 'f', long = "rules", value_name = "FILE", requires = "lines")]
@@ -92,6 +97,9 @@ impl Discover {
                 Severity::Note => {}
             }
         }
+        if self.probe {
+            probe_all(&report, output);
+        }
         if report.targets.is_empty() {
             // Naming a port tells whether this is why.
             output.note(
@@ -131,6 +139,23 @@ impl Discover {
             .iter()
             .map(|found| io_unit(&found.unit, found.rdma_cm.as_ref(), options))
             .collect()
+    }
+}
+
+/// Tells who answers where targets are said to take logins.
+fn probe_all(report: &ScanReport, output: &mut Output) {
+    for target in &report.targets {
+        let (Some(rdma_cm), Ok(id_ext)) = (&target.rdma_cm, u64::from_str_radix(&target.id_ext, 16)) else {
+            continue;
+        };
+        let class = IoClass::from_code(target.io_class).unwrap_or_default();
+        let target_port = PortId::new(id_ext, target.ioc_guid, class);
+        let dest = rdma_cm.socket_address();
+        match probe(dest, target_port) {
+            Ok(Answer::Target) => output.note(&format!("{rdma_cm}: {}", Answer::Target)),
+            Ok(answer) => output.failure_text(&Failure::new(ErrorKind::Target, format!("{rdma_cm}: {answer}"))),
+            Err(error) => output.failure_text(&Failure::of(ErrorKind::Host, &error).about(&rdma_cm.to_string())),
+        }
     }
 }
 

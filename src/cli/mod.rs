@@ -135,6 +135,7 @@ mod tests {
             "status",
             "discover 10.0.0.1 fe80::1%eth0 --device rxe0:1 -c --rdma-cm-port 5555 -d /dev/infiniband/umad0",
             "discover --json",
+            "discover 10.0.0.1 --rdma-cm-port 5555 --probe",
             "discover -c -f /etc/srp_daemon.conf",
             "whoami",
             "whoami id_ext=1,ioc_guid=2,dest=10.0.0.1:5555 -i mlx5_0:1 --json",
@@ -154,6 +155,7 @@ mod tests {
             "discover nowhere!",
             "discover -c --json",
             "discover -f rules",
+            "discover --probe",
             "discover --rdma-cm-port 0",
             "frobnicate",
         ] {
