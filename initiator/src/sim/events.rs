@@ -44,10 +44,11 @@ impl World {
 
     /// Looks at everything a call may have changed.
     pub(super) fn after_call(&mut self) {
-        self.watch_posts();
         while let Some(event) = self.engine.next_event() {
             self.heard(event);
         }
+        self.watch_posts();
+        self.client.order.batch_over();
         while let Some(qp) = self.fabric().next_notice() {
             self.engine.close_channel(qp, ChannelError::Closed, self.now);
             self.wake();

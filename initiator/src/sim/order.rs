@@ -13,6 +13,8 @@ struct Unit {
     waiting: VecDeque<(RequestId, u64, bool)>,
     /// Reads of other units that left since this one's turn.
     passed: u32,
+    /// Turns it took with writes in the batch that is looked at: they are heard of before the reads of others.
+    turns: u32,
 }
 
 #[derive(Debug, Default)]
@@ -46,6 +48,7 @@ impl Order {
             return Ok(());
         };
         unit.passed = 0;
+        unit.turns += 1;
         // One that had left its queue before goes to another channel.
         if unit.waiting.iter().all(|(other, _, _)| *other != id) {
             return Ok(());
@@ -56,6 +59,11 @@ impl Order {
             Some(first) if first != id => Err(format!("write {id:?} went before {first:?}")),
             _ => Ok(()),
         }
+    }
+
+    /// What happened in one call of the engine has been looked at.
+    pub(super) fn batch_over(&mut self) {
+        self.units.values_mut().for_each(|unit| unit.turns = 0);
     }
 
     /// A command was posted: maybe a retry, which takes its unit's turn too.
@@ -89,7 +97,7 @@ impl Order {
                 continue;
             }
             unit.passed += 1;
-            if unit.passed as usize > bound {
+            if unit.passed as usize > bound * (1 + unit.turns as usize) {
                 fairness = Err(format!("lun {} passed over {} times", other >> 48, unit.passed));
             }
         }

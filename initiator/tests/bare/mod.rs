@@ -94,6 +94,11 @@ impl Fabric for BareFabric {
     fn copy_in(&mut self, _qp: QueuePairId, _extent: Extent, _from: &[u8]) {}
 }
 
+/// A fabric as [`Load`] has it.
+pub(crate) fn fabric() -> BareFabric {
+    BareFabric::new(SlotPlan::new(LIMIT, 62))
+}
+
 /// An engine over a bare fabric, with so many disks.
 pub(crate) struct Load {
     engine: Engine<BareFabric>,
