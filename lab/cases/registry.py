@@ -4,8 +4,8 @@ import importlib
 from dataclasses import dataclass
 
 MODULES = (
-    "zoo", "files", "force", "io", "detach", "cycles", "sessions", "peer", "ipv6", "restart", "shutdown", "crash",
-    "errors_host", "errors_target", "errors_usage", "wire",
+    "zoo", "discovery", "files", "force", "io", "detach", "cycles", "sessions", "peer", "ipv6", "restart", "shutdown",
+    "crash", "errors_host", "errors_target", "errors_usage", "wire",
 )  # fmt: skip
 
 
