@@ -46,14 +46,18 @@ class Ours:
     name = "ublk-srp"
 
     def __init__(self, options="", program="ublk-srp", number=0):
-        self.options = options
+        words = options.split(",")
+        self.options = ",".join(word for word in words if not word.startswith("--"))
+        self.daemon_options = [word for word in words if word.startswith("--")]
         self.program = (program, "--socket", f"/run/ublk-srp/bench{number}.sock")
         self.initiator_ext = number
         self.log = f"/var/log/ublk-srp{number or ''}.log"
 
     def start(self):
         with open(self.log, "wb") as log:
-            self.daemon = subprocess.Popen([*self.program, "daemon"], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            self.daemon = subprocess.Popen(
+                [*self.program, "daemon", *self.daemon_options], stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            )
         wait_until("the daemon answers", lambda: attempt(*self.program, "status").code == 0, 20)
         line = target.line(initiator_ext=f"{self.initiator_ext:x}") + (f",{self.options}" if self.options else "")
         told = run(*self.program, "attach", line, "--lun", str(LUN), "--json").out
@@ -208,7 +212,8 @@ class UblkMemory:
 
 
 def named(name, number):
-    """A peer by its name; ublk-srp may have a program (ublk-srp@/opt/ublk-srp/old) and target options (:ch_count=1)."""
+    """A peer by its name; ublk-srp may have a program (ublk-srp@/opt/ublk-srp/old) and, after a
+    colon, options of the target (ch_count=1) and of the daemon (--spin=0)."""
     kind, _, options = name.partition(":")
     kind, _, program = kind.partition("@")
     if kind not in PEERS:

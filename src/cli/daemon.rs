@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use srp_discovery::rules::Rules;
+use ublk_frontend::reactor::ReactorConfig;
 
 use super::failure::Failure;
 use super::logging;
@@ -18,6 +19,9 @@ pub(super) struct Daemon {
     /// Reactor threads [default: one for each core]
     #[arg(long, value_name = "N")]
     reactors: Option<NonZeroU16>,
+    /// How long a reactor looks for work before it sleeps, where work usually comes that soon; 0 to sleep at once
+    #[arg(long, value_name = "MICROSECONDS", default_value_t = ReactorConfig::SPIN.as_micros())]
+    spin: u128,
     /// Watch the InfiniBand ports for targets that come and go, and scan them all every so many seconds
     #[arg(long, value_name = "SECONDS")]
     watch: Option<NonZeroU16>,
@@ -37,6 +41,8 @@ pub(crate) struct DaemonOptions {
     pub(crate) socket: PathBuf,
     /// Reactor threads; nothing said means one for each core.
     pub(crate) reactors: Option<u16>,
+    /// How long a reactor looks for work before it sleeps.
+    pub(crate) spin: Duration,
     /// How InfiniBand ports are watched; nothing said means not at all.
     pub(crate) watch: Option<Plan>,
 }
@@ -59,6 +65,7 @@ impl Daemon {
         let options = DaemonOptions {
             socket: socket.to_owned(),
             reactors: self.reactors.map(NonZeroU16::get),
+            spin: Duration::from_micros(u64::try_from(self.spin).unwrap_or(u64::MAX)),
             watch,
         };
         let runtime = tokio::runtime::Builder::new_multi_thread()

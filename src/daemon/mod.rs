@@ -83,7 +83,7 @@ pub(crate) async fn run(options: DaemonOptions) -> Result<(), ErrorData> {
         .reactors
         .unwrap_or_else(|| u16::try_from(cores).unwrap_or(u16::MAX))
         .max(1);
-    let reactors = Reactors::start(count, &events).map_err(|error| host(&error))?;
+    let reactors = Reactors::start(count, options.spin, &events).map_err(|error| host(&error))?;
     let connections = ConnectionManager::start().map_err(|error| host(&error))?;
     let ground = Arc::new(Ground {
         reactors,

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use srp_verbs::completion_queue::{CompletionQueue, CompletionQueueError};
 use srp_verbs::device::Device;
@@ -27,13 +28,17 @@ pub(crate) struct Reactor {
 }
 
 impl Reactors {
-    /// Starts `count` reactors, whose events go to `events`.
-    pub(crate) fn start(count: u16, events: &mpsc::UnboundedSender<Event>) -> Result<Self, SpawnError> {
+    /// Starts `count` reactors, whose events go to `events`. They look for work for `spin` before they sleep.
+    pub(crate) fn start(count: u16, spin: Duration, events: &mpsc::UnboundedSender<Event>) -> Result<Self, SpawnError> {
         let mut threads = Vec::new();
         for index in 0..count {
             let events = events.clone();
             let make = move || Ok(SrpBackend::new(index.into(), events));
-            threads.push(Thread::spawn(ReactorConfig::new(index), make)?);
+            let config = ReactorConfig {
+                spin,
+                ..ReactorConfig::new(index)
+            };
+            threads.push(Thread::spawn(config, make)?);
         }
         Ok(Self {
             threads,

@@ -10,6 +10,7 @@ mod gauges;
 mod handle;
 mod mailbox;
 mod pass;
+mod patience;
 mod served;
 mod watches;
 
@@ -31,7 +32,7 @@ use pass::Pass;
 pub struct ReactorConfig {
     /// Its number; its thread is called `srp-reactor/N`.
     pub index: u16,
-    /// How long it keeps looking for work after the last it found, before it sleeps.
+    /// How long it keeps looking for work before it sleeps, while work usually comes within that time.
     pub spin: Duration,
     /// Entries of the submission queue; a full one costs an extra system call.
     pub submissions: u32,
@@ -40,12 +41,15 @@ pub struct ReactorConfig {
 }
 
 impl ReactorConfig {
+    /// About twice what waking a thread takes.
+    pub const SPIN: Duration = Duration::from_micros(30);
+
     /// The defaults for reactor `index`.
     #[must_use]
     pub const fn new(index: u16) -> Self {
         Self {
             index,
-            spin: Duration::from_micros(30),
+            spin: Self::SPIN,
             submissions: 1024,
             completions: 16_384,
         }

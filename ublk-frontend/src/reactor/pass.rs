@@ -1,7 +1,7 @@
 //! The loop of a reactor.
 //!
 //! One pass: completions to the backend, mail to the backend, the backend's own work, its actions to the ring, one
-//! `io_uring_enter`. A reactor that finds nothing goes on looking for a bounded time, then sleeps until a completion,
+//! `io_uring_enter`. A reactor that finds nothing goes on looking for a while ([`Patience`]), then sleeps until a completion,
 //! its eventfd, a watched descriptor or the backend's deadline wakes it.
 
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::ReactorError;
 use super::handle::{AddQueue, AddQueueError, Counters, RemoveAreaError, Reply};
 use super::mailbox::{Doorbell, Mail, Mailbox};
+use super::patience::Patience;
 use super::served::{CommandStep, CopyStep, Served};
 use super::watches::Watches;
 use crate::backend::{Action, AreaId, Backend, BlockRequest, DeviceKey, RequestId};
@@ -23,7 +24,7 @@ pub(super) struct Pass<B: Backend> {
     pub(super) backend: B,
     mailbox: Mailbox<B::Message>,
     bell: Arc<Doorbell>,
-    spin: Duration,
+    patience: Patience,
     /// By the slot part of the plane's queue handle.
     pub(super) queues: Vec<Option<(u32, Served)>>,
     pub(super) watches: Watches,
@@ -51,7 +52,7 @@ impl<B: Backend> Pass<B> {
             backend,
             mailbox,
             bell,
-            spin,
+            patience: Patience::new(spin),
             queues: Vec::new(),
             watches: Watches::new(),
             events: Vec::with_capacity(BATCH),
@@ -74,7 +75,6 @@ impl<B: Backend> Pass<B> {
 
     fn turn(&mut self) -> Result<(), ReactorError> {
         self.plane.watch_doorbell(self.bell.fd())?;
-        let mut busy_until = Instant::now();
         loop {
             let now = Instant::now();
             let (progress, deadline) = self.once(now)?;
@@ -86,12 +86,11 @@ impl<B: Backend> Pass<B> {
                 return Ok(());
             }
             if progress || !self.starting.is_empty() || !self.retiring.is_empty() {
-                busy_until = now + self.spin;
-            } else if now < busy_until {
+                self.patience.busy(now);
+            } else if self.patience.idle(now) {
                 std::hint::spin_loop();
             } else if deadline.is_none_or(|deadline| deadline > now) {
                 self.sleep(deadline)?;
-                busy_until = Instant::now() + self.spin;
             }
         }
     }
