@@ -89,6 +89,31 @@ fn the_control_side_can_close_a_channel() {
 }
 
 #[test]
+fn the_control_side_can_log_out() {
+    for micros in (0..1000).step_by(100) {
+        let mut world = World::new(spec(2));
+        let ids = mixed(&mut world, 2);
+        run_for(&mut world, Duration::from_micros(micros));
+        world.log_out(0);
+        let late = world.read(0, 1024, 8);
+        finish(&mut world);
+        all_ended(&world, &ids, BlockError::Transport);
+        failed(&world, &[late], BlockError::Transport);
+        assert!(matches!(world.failures(), [(_, ChannelError::Closed, _)]));
+        assert!(world.fabric().trace().contains("I_LOGOUT"));
+    }
+    // Nobody acknowledges it: the channel ends all the same.
+    let mut spec = spec(1);
+    spec.profile.transport_retry = Span::micros(60_000_000, 60_000_000);
+    let mut world = World::new(spec);
+    let qp = world.qp(0).expect("logged in");
+    world.fabric().cut(qp);
+    world.log_out(0);
+    finish(&mut world);
+    assert_eq!(seconds(world.failures()[0].2), 5);
+}
+
+#[test]
 fn all_receives_used_up_do_not_stand_for_a_flush() {
     let mut spec = spec(1);
     spec.profile.drain = Span::micros(50_000, 50_000);

@@ -118,6 +118,8 @@ pub(super) enum Slot {
     },
     /// An answer to the target, until its SEND completes.
     Answer,
+    /// SRP_I_LOGOUT, until its SEND completes and the channel ends.
+    Logout,
 }
 
 /// What a task management function is about.
@@ -161,6 +163,8 @@ pub(super) struct Channel {
     pub(super) immediate_data: u32,
     pub(super) max_transfer: u32,
     pub(super) closing: Option<ChannelError>,
+    /// SRP_I_LOGOUT was sent; the channel ends then at the latest.
+    pub(super) leaving: Option<Instant>,
     /// The marker came back flushed.
     pub(super) flushed: bool,
     /// By when the target has to give credit.
@@ -213,6 +217,7 @@ impl Channel {
             immediate_data: setup.granted.immediate_data,
             max_transfer: setup.max_transfer,
             closing: None,
+            leaving: None,
             flushed: false,
             starved: None,
             zero_credit: 0,

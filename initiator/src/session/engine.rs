@@ -446,7 +446,7 @@ impl<F: Fabric> Engine<F> {
         let checks = checks.flat_map(|channel| {
             let starved = channel.starved.filter(|_| channel.credits <= 1);
             let check = channel.ladder.map_or(channel.next_check, |ladder| Some(ladder.limit));
-            check.into_iter().chain(starved)
+            check.into_iter().chain(starved).chain(channel.leaving)
         });
         let delayed = self
             .delayed

@@ -91,6 +91,7 @@ impl<F: Fabric> Engine<F> {
                 channel.free_answer(slot);
                 self.answer_target(index);
             }
+            Some(Slot::Logout) => self.close(index, ChannelError::Closed, now),
             Some(Slot::Free) | None => {}
         }
     }
@@ -224,6 +225,9 @@ impl<F: Fabric> Engine<F> {
                     self.close(index, reason, now);
                 }
                 continue;
+            }
+            if channel.leaving.is_some_and(|limit| limit <= now) {
+                self.close(index, ChannelError::Closed, now);
             }
             self.climb(index, now);
         }

@@ -5,10 +5,11 @@ use super::engine::{Engine, Event, Handle};
 use super::mutation::Mutation;
 use super::request::{Answer, BlockResult, ControlReply, Key, Purpose, Stage};
 use super::start::Transfer;
-use crate::fabric::{Extent, Fabric};
+use crate::fabric::{Extent, Fabric, QueuePairId};
 use crate::scsi::BlockError;
 use crate::scsi::outcome::{self, Verdict};
 use crate::time::Instant;
+use crate::wire::InitiatorLogout;
 
 impl<F: Fabric> Engine<F> {
     /// Both completions of a command are in: the SEND and the answer.
@@ -228,6 +229,11 @@ impl<F: Fabric> Engine<F> {
             reason,
         });
         self.tasks_lost(index);
+        self.leave(index, session);
+    }
+
+    /// A channel takes no more commands: its session goes on with its others, if it has any.
+    fn leave(&mut self, index: usize, session: usize) {
         let Some(state) = &mut self.sessions[session] else {
             return;
         };
@@ -238,6 +244,34 @@ impl<F: Fabric> Engine<F> {
         for queue in state.queues.clone() {
             self.fail_waiting(queue, BlockError::Transport);
         }
+    }
+
+    /// Ends a channel as [`Engine::close_channel`] does, with an SRP_I_LOGOUT (SRP r16a 6.6) before. Targets take the
+    /// end of the connection for a logout, and some complain of this, so it is for those that want it.
+    pub fn log_out(&mut self, qp: QueuePairId, now: Instant) {
+        let limit = now + self.limits.task;
+        let Some(&index) = self.by_qp.get(&qp) else { return };
+        let Some(channel) = &mut self.channels[index] else {
+            return;
+        };
+        if !channel.is_open() || channel.leaving.is_some() {
+            return;
+        }
+        let may_send = channel.credits + i64::from(channel.unsent) > 0;
+        let Some(slot) = may_send.then(|| channel.claim_answer()).flatten() else {
+            return self.close(index, ChannelError::Closed, now);
+        };
+        channel.slots[usize::from(slot)] = Slot::Logout;
+        channel.leaving = Some(limit);
+        channel.credits -= 1;
+        channel.sends_posted += 1;
+        let session = channel.session_index;
+        let logout = InitiatorLogout { tag: channel.tag(slot) };
+        let len = logout.emit(self.fabric.send_slot(qp, slot)).unwrap_or_default();
+        self.fabric
+            .post_send(qp, slot, u32::try_from(len).unwrap_or(u32::MAX), None);
+        self.fabric.flush();
+        self.leave(index, session);
     }
 
     /// Ends what a closed channel held, once nothing of it can be touched any more.

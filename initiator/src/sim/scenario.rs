@@ -187,7 +187,11 @@ impl World {
         }
         if Odds::hit(&mut self.rng, scenario.closing) {
             let session = self.session_of(number).unwrap_or(0);
-            self.close(session as usize);
+            if self.rng.bool() {
+                self.close(session as usize);
+            } else {
+                self.log_out(session as usize);
+            }
         }
         if Odds::hit(&mut self.rng, scenario.restarting) {
             let finish = self.rng.bool();

@@ -259,6 +259,16 @@ impl World {
         }
     }
 
+    /// The control side logs a channel of a session out.
+    pub fn log_out(&mut self, session: usize) {
+        if let Some(qp) = self.qp(session) {
+            self.enter();
+            self.engine.log_out(qp, self.now);
+            self.wake();
+            self.after_call();
+        }
+    }
+
     /// Logs in what a session lacks of its channels: the first with SINGLE, which ends what is left of earlier ones,
     /// the others with MULTI.
     pub fn login(&mut self, session: u32) {
