@@ -51,8 +51,8 @@ pub enum CompletionQueueError {
 /// A pair of completion queues, one for receives and one for sends, and their completion channel.
 ///
 /// They are apart so that a sleeper is woken by what the peer says and not, before that, by the acknowledgement of
-/// what it was asked: [`Self::request_event`] is about receives, and only who waits for a send asks for
-/// [`Self::request_send_event`] too.
+/// what it was asked: `request_event` is about receives, and only who waits for a send asks for
+/// `request_send_event` too.
 ///
 /// Room is reserved by the queue pairs on it, so it cannot overrun. Only one thread should poll it: the owner of the
 /// [`crate::VerbsFabric`] it is attached to.
