@@ -63,7 +63,12 @@ impl Order {
 
     /// What happened in one call of the engine has been looked at.
     pub(super) fn batch_over(&mut self) {
-        self.units.values_mut().for_each(|unit| unit.turns = 0);
+        for unit in self.units.values_mut() {
+            // Which reads of the others were before its turn is not known.
+            if std::mem::take(&mut unit.turns) > 0 {
+                unit.passed = 0;
+            }
+        }
     }
 
     /// A command was posted: maybe a retry, which takes its unit's turn too.
