@@ -28,6 +28,8 @@ const MAX_TRANSFER: u32 = 1 << 20;
 const ARENA: u32 = 16 << 20;
 /// Transport retries. Not the most there are: soft-RoCE takes 7 as "for ever" and never reports a dead path.
 const RETRY_COUNT: u8 = 6;
+/// Bytes of the largest write whose data is sent within its command, where the target takes that; ib_srp has the same.
+const IMMEDIATE_DATA: u32 = 8192;
 /// Descriptors a command IU is asked to have room for; ours carry one.
 const DESCRIPTORS: u16 = 12;
 
@@ -188,7 +190,7 @@ async fn one_channel(
         target_port: target.target_port(),
         descriptors: target.cmd_sg_entries.map_or(DESCRIPTORS, u16::from),
         max_it_iu_len: target.max_it_iu_size,
-        immediate_data: 0,
+        immediate_data: IMMEDIATE_DATA,
     };
     let reactor = ground.reactors.get(index);
     let requests = requests.downgrade();

@@ -31,6 +31,9 @@ const DISCONNECT_LIMIT: Duration = Duration::from_secs(1);
 /// 4.096 us x 2^14 = 67 ms: with 8 tries a dead path shows within some seconds.
 const ACK_TIMEOUT: u8 = 14;
 
+/// Bytes of a send slot: more than any IU of ours has, without the data behind it.
+const IU_SLOT: u32 = 512;
+
 /// What all channels of a session share.
 pub(crate) struct SessionGround {
     pub(crate) key: SessionKey,
@@ -184,7 +187,8 @@ impl Resolved {
         let (private_data, ours_to_establish) = connection.answer(deadline).await?;
         let granted = parameters.accept(&private_data)?;
         let plan = SlotPlan::new(granted.request_limit, ground.queue_size);
-        let send_len = granted.max_it_iu_len;
+        // Immediate data is sent from its buffer, behind the IU in its slot.
+        let send_len = granted.max_it_iu_len.min(IU_SLOT);
         let sends = IuRing::new(&domain, plan.sends, send_len)?;
         let receives = IuRing::new(&domain, plan.receives, granted.max_ti_iu_len)?;
         let len = ground.arena_len;
