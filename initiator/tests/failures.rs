@@ -108,7 +108,9 @@ fn the_control_side_can_log_out() {
     let mut world = World::new(spec);
     let qp = world.qp(0).expect("logged in");
     world.fabric().cut(qp);
+    assert!(!world.engine().waits_for_sends());
     world.log_out(0);
+    assert!(world.engine().waits_for_sends(), "nothing but its SEND ends it");
     finish(&mut world);
     assert_eq!(seconds(world.failures()[0].2), 5);
 }

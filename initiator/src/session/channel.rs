@@ -298,6 +298,7 @@ impl Channel {
                     answered: true,
                     ..
                 } | Slot::Answer
+                    | Slot::Logout
             )
         };
         self.sends_posted > 0 && (self.closing.is_some() || self.slots.iter().any(waits))
