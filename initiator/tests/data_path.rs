@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::{ended, finish, limited, lun, outcome, run_for, seconds, spec, succeeded};
-use srp_initiator::scsi::BlockError;
+use srp_initiator::scsi::{BlockError, Cdb};
 use srp_initiator::session::{BlockOperation, Limits, LunKey};
 use srp_initiator::sim::{CreditPolicy, Injection, Outcome, Span, World, WorldSpec, fill_block};
 
@@ -288,6 +288,50 @@ fn a_target_that_stays_busy_is_given_up() {
     common::failed(&world, &[write], BlockError::Timeout);
     assert_eq!(seconds(ended(&world, write)), 10);
     assert!(world.failures().is_empty());
+}
+
+#[test]
+fn waiting_for_ones_turn_is_no_error() {
+    // One command at a time, each of which takes 25 s: the last waits for far longer than one may be retried.
+    let mut world = World::new(limited(2));
+    let slow = Injection::Slow(Duration::from_secs(25));
+    (0..12).for_each(|_| world.fabric().target_mut().inject(lun(0), slow));
+    let ids: Vec<_> = (0..12).map(|n| world.read(0, n * 4, 4)).collect();
+    finish(&mut world);
+    succeeded(&world, &ids);
+    assert_eq!(seconds(ended(&world, ids[11])), 300);
+}
+
+#[test]
+fn a_request_to_be_sent_again_waits_no_longer_than_its_time() {
+    let limits = Limits {
+        busy: Duration::from_secs(10),
+        ..Limits::default()
+    };
+    let mut world = World::new(WorldSpec { limits, ..limited(2) });
+    world.fabric().target_mut().inject(lun(0), Injection::Busy);
+    let slow = Injection::Slow(Duration::from_secs(20));
+    world.fabric().target_mut().inject(lun(0), slow);
+    let refused = world.write(0, 0, 8);
+    let next = world.read(0, 64, 8);
+    finish(&mut world);
+    common::failed(&world, &[refused], BlockError::Timeout);
+    assert_eq!(seconds(ended(&world, refused)), 10);
+    succeeded(&world, &[next]);
+}
+
+#[test]
+fn a_control_request_that_cannot_be_sent_ends_in_its_time() {
+    let mut world = World::new(limited(2));
+    let slow = Injection::Slow(Duration::from_secs(20));
+    world.fabric().target_mut().inject(lun(0), slow);
+    let read = world.read(0, 0, 8);
+    run_for(&mut world, Duration::from_secs(1));
+    let asked = world.control(0, 0, Cdb::test_unit_ready(), 0, Duration::from_secs(3));
+    finish(&mut world);
+    assert_eq!(outcome(&world, asked), Outcome::Reply(Err(BlockError::Timeout)));
+    assert_eq!(seconds(ended(&world, asked)), 4);
+    succeeded(&world, &[read]);
 }
 
 #[test]

@@ -250,8 +250,7 @@ impl Backend for SrpBackend {
         }
     }
 
-    fn submit(&mut self, request: UblkRequest, now: Instant) {
-        let now = self.core_time(now);
+    fn submit(&mut self, request: UblkRequest, _now: Instant) {
         let id = request.id;
         match translate(&request, self.disks.get(&request.device)) {
             Ok((block, len, counters)) => {
@@ -264,7 +263,7 @@ impl Backend for SrpBackend {
                         counters,
                     },
                 );
-                self.engine.submit(block, now);
+                self.engine.submit(block);
             }
             Err(errno) => self.early.push(Action::Complete { id, result: Err(errno) }),
         }

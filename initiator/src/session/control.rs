@@ -1,6 +1,7 @@
 //! Task management asked for by the control side: what a recovered session fences its units with.
 
-use super::engine::{Engine, Event};
+use super::engine::Engine;
+use super::event::Event;
 use super::request::{RequestId, SessionKey};
 use crate::fabric::Fabric;
 use crate::scsi::{BlockError, Lun};

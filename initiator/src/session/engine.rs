@@ -8,19 +8,19 @@ use std::time::Duration;
 
 use super::channel::{Channel, ChannelError, ChannelSetup};
 use super::control::Task;
+use super::event::{Event, Handle};
 use super::failover::Fence;
 use super::key_map::KeyMap;
 use super::mutation::{Mutated, Mutation};
 use super::queue::Queue;
 use super::request::{
-    BlockOperation, BlockRequest, BlockResult, Control, ControlReply, ControlRequest, Key, LunKey, Purpose, Request,
-    RequestId, Requests, SessionKey, Stage,
+    BlockOperation, BlockRequest, BlockResult, Control, ControlRequest, Key, LunKey, Purpose, Request, RequestId,
+    Requests, SessionKey, Stage,
 };
 use super::start::Transfer;
-use crate::fabric::{Completion, Extent, Fabric, QueuePairId};
+use crate::fabric::{Completion, Fabric, QueuePairId};
 use crate::scsi::{BlockError, Lun};
 use crate::time::Instant;
-use crate::wire::TaskResponse;
 
 /// How many completions are taken from the fabric at a time.
 const BATCH: usize = 256;
@@ -32,7 +32,7 @@ pub struct Limits {
     pub command: Duration,
     /// ABORT TASK, then LOGICAL UNIT RESET, take no longer than this each, or the channel is given up.
     pub task: Duration,
-    /// A request that does not succeed, however often it is sent again, fails after this.
+    /// A request that does not succeed, however often it is sent again, fails this long after it was sent first.
     pub busy: Duration,
     /// Pause before a refused request is sent again.
     pub backoff: Duration,
@@ -64,76 +64,6 @@ pub struct DiskSetup {
     pub blocks: u64,
 }
 
-/// Names a request towards the engine while its data is with the caller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Handle(pub(super) Key);
-
-/// What the engine has to say.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// Put the write's data into the extent, then call [`Engine::supplied`].
-    Supply {
-        /// The request, towards the caller.
-        id: RequestId,
-        /// The request, towards the engine.
-        handle: Handle,
-        /// Whose arena it is.
-        qp: QueuePairId,
-        /// As long as the data.
-        extent: Extent,
-    },
-    /// A read ended well. Take the data, then call [`Engine::release`]. `extent.len` is what came, which may
-    /// be less than was asked for.
-    Data {
-        /// The request, towards the caller.
-        id: RequestId,
-        /// The request, towards the engine.
-        handle: Handle,
-        /// Whose arena it is.
-        qp: QueuePairId,
-        /// The data.
-        extent: Extent,
-    },
-    /// A request ended and holds nothing any more: bytes written, or why it failed.
-    Done {
-        /// The request.
-        id: RequestId,
-        /// The result.
-        result: BlockResult,
-    },
-    /// A control request was answered.
-    Reply {
-        /// The request.
-        id: RequestId,
-        /// The answer, or why there is none.
-        result: Result<ControlReply, BlockError>,
-    },
-    /// A task management function of the control side was answered; only [`TaskResponse::Complete`] says that it
-    /// was done.
-    TaskDone {
-        /// The request.
-        id: RequestId,
-        /// The answer, or why there is none.
-        result: Result<TaskResponse, BlockError>,
-    },
-    /// A channel went down; its requests end as soon as the target cannot touch their memory any more.
-    ChannelFailed {
-        /// The queue pair.
-        qp: QueuePairId,
-        /// Its session.
-        session: SessionKey,
-        /// Why.
-        reason: ChannelError,
-    },
-    /// A channel that went down holds nothing any more: the queue pair and its memory may be destroyed.
-    ChannelClosed {
-        /// The queue pair.
-        qp: QueuePairId,
-        /// Its session.
-        session: SessionKey,
-    },
-}
-
 /// A session as this reactor has it.
 #[derive(Debug, Default)]
 pub(super) struct SessionState {
@@ -162,6 +92,8 @@ pub struct Engine<F> {
     pub(super) queues: Vec<Option<Queue>>,
     pub(super) disks: KeyMap<LunKey, usize>,
     pub(super) delayed: Vec<Key>,
+    /// No request that waits is over before this.
+    pub(super) next_expiry: Option<Instant>,
     pub(super) fences: Vec<Fence>,
     pub(super) tasks: Vec<Task>,
     pub(super) events: VecDeque<Event>,
@@ -185,6 +117,7 @@ impl<F: Fabric> Engine<F> {
             queues: Vec::new(),
             disks: KeyMap::default(),
             delayed: Vec::new(),
+            next_expiry: None,
             fences: Vec::new(),
             tasks: Vec::new(),
             events: VecDeque::with_capacity(BATCH * 2),
@@ -270,7 +203,7 @@ impl<F: Fabric> Engine<F> {
     }
 
     /// Takes a block request. It ends with [`Event::Done`] or [`Event::Data`].
-    pub fn submit(&mut self, request: BlockRequest, now: Instant) {
+    pub fn submit(&mut self, request: BlockRequest) {
         let Some(&queue) = self.disks.get(&request.lun) else {
             return self.done(request.id, Err(BlockError::Offline));
         };
@@ -288,8 +221,7 @@ impl<F: Fabric> Engine<F> {
             (BlockOperation::Write { .. }, Some(len)) if fits && len > 0 => Transfer::ToTarget(len),
             _ => return self.done(request.id, Err(BlockError::Invalid)),
         };
-        let deadline = now + self.limits.busy;
-        self.enqueue(queue, Purpose::Block(request), transfer, deadline);
+        self.enqueue(queue, Purpose::Block(request), transfer, None);
     }
 
     /// Takes a control request. It ends with [`Event::Reply`].
@@ -302,7 +234,7 @@ impl<F: Fabric> Engine<F> {
             });
             return;
         };
-        let (queue, deadline) = (session.control, now + request.timeout);
+        let (queue, deadline) = (session.control, Some(now + request.timeout));
         let transfer = match request.data_in {
             0 => Transfer::None,
             len => Transfer::ToInitiator(len),
@@ -457,57 +389,15 @@ impl<F: Fabric> Engine<F> {
             });
         let fences = self.fences.iter().map(|fence| fence.limit);
         let tasks = self.tasks.iter().map(|task| task.limit);
-        checks.chain(delayed).chain(fences).chain(tasks).min()
-    }
-
-    /// Commands at targets whose answer is expected.
-    #[must_use]
-    pub fn in_flight(&self) -> u32 {
-        self.channels.iter().flatten().map(|channel| channel.commands_out).sum()
-    }
-
-    /// Whether the completion of a SEND has to be heard of, also when the target says nothing more. Else a sleeper
-    /// need only be woken by what is received.
-    #[must_use]
-    pub fn waits_for_sends(&self) -> bool {
-        self.channels.iter().flatten().any(Channel::waits_for_sends)
-    }
-
-    /// Requests under way in any stage.
-    #[must_use]
-    pub fn requests(&self) -> usize {
-        self.requests.len()
-    }
-
-    /// Credit, commands out and arena bytes in use of a channel, for `show`.
-    #[must_use]
-    pub fn channel_state(&self, qp: QueuePairId) -> Option<ChannelState> {
-        let channel = self.channels[*self.by_qp.get(&qp)?].as_ref()?;
-        Some(ChannelState {
-            credits: channel.credits,
-            commands: channel.commands_out,
-            zero_credit: channel.zero_credit,
-            aborts: channel.aborts,
-            resets: channel.resets,
-            bytes_in_use: channel.read_space.in_use() + channel.write_space.in_use(),
-        })
-    }
-
-    /// What a disk has under way.
-    #[must_use]
-    pub fn disk_state(&self, key: LunKey) -> Option<DiskState> {
-        let queue = self.queues[*self.disks.get(&key)?].as_ref()?;
-        Some(DiskState {
-            commands: queue.depth.out,
-            depth: queue.depth.limit,
-        })
+        let expiry = self.next_expiry.filter(|_| self.requests.len() > 0);
+        checks.chain(delayed).chain(fences).chain(tasks).chain(expiry).min()
     }
 
     pub(super) fn done(&mut self, id: RequestId, result: BlockResult) {
         self.events.push_back(Event::Done { id, result });
     }
 
-    fn enqueue(&mut self, queue: usize, purpose: Purpose, transfer: Transfer, deadline: Instant) {
+    fn enqueue(&mut self, queue: usize, purpose: Purpose, transfer: Transfer, deadline: Option<Instant>) {
         let key = self.requests.insert(Request {
             purpose,
             transfer,
@@ -546,32 +436,6 @@ impl<F: Fabric> Engine<F> {
         self.session_index.insert(key, index);
         index
     }
-}
-
-/// Figures of a channel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ChannelState {
-    /// Requests the target would take now.
-    pub credits: i64,
-    /// Commands sent and not finished.
-    pub commands: u32,
-    /// Times a command had to wait for credit.
-    pub zero_credit: u64,
-    /// ABORT TASK sent.
-    pub aborts: u64,
-    /// LOGICAL UNIT RESET sent.
-    pub resets: u64,
-    /// Arena bytes in use.
-    pub bytes_in_use: u32,
-}
-
-/// Figures of a disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DiskState {
-    /// Commands that left its queue and have not ended.
-    pub commands: u32,
-    /// How many it is given at once, while it is given fewer than credit allows.
-    pub depth: Option<u32>,
 }
 
 /// Puts a value into the first empty place.

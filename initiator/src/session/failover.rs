@@ -76,7 +76,7 @@ impl<F: Fabric> Engine<F> {
             // Its caller knows better whether it may be carried out twice.
             return self.end(key, Err(BlockError::Transport));
         };
-        if removed || request.deadline <= now || !self.is_connected(queue) {
+        if removed || request.is_over(now) || !self.is_connected(queue) {
             return self.end(key, Err(BlockError::Transport));
         }
         let write = matches!(block.operation, BlockOperation::Write { .. });

@@ -8,7 +8,10 @@ mod channel;
 mod control;
 mod depth;
 mod engine;
+mod event;
+mod expiry;
 mod failover;
+mod figures;
 mod key_map;
 mod login;
 mod mutation;
@@ -16,15 +19,19 @@ mod queue;
 mod receive;
 mod request;
 mod settle;
+mod slots;
 mod start;
 mod task;
 
-pub use channel::{ChannelError, ChannelSetup, SlotPlan};
+pub use channel::{ChannelError, ChannelSetup};
 pub use control::{TaskRequest, UnitFunction};
-pub use engine::{ChannelState, DiskSetup, DiskState, Engine, Event, Handle, Limits};
+pub use engine::{DiskSetup, Engine, Limits};
+pub use event::{Event, Handle};
+pub use figures::{ChannelState, DiskState};
 pub use login::{ChannelSequence, Granted, LoginError, LoginParameters, reject_reason};
 #[doc(hidden)]
 pub use mutation::Mutation;
 pub use request::{
     BlockOperation, BlockRequest, BlockResult, ControlReply, ControlRequest, LunKey, RequestId, SessionKey,
 };
+pub use slots::SlotPlan;

@@ -3,7 +3,7 @@
 use super::depth::Depth;
 use super::engine::Engine;
 use super::mutation::Mutation;
-use super::request::{Key, Stage};
+use super::request::{Key, Request, Stage};
 use super::start::Transfer;
 use crate::fabric::Fabric;
 use crate::scsi::{BlockError, Lun};
@@ -53,7 +53,10 @@ impl<F: Fabric> Engine<F> {
         };
         request.stage = Stage::Waiting;
         request.next = None;
-        let index = request.queue;
+        let (index, deadline) = (request.queue, request.deadline);
+        if let Some(deadline) = deadline {
+            self.next_expiry = Some(self.next_expiry.map_or(deadline, |at| at.min(deadline)));
+        }
         let Some(queue) = &mut self.queues[index] else { return };
         match (front, queue.head, queue.tail) {
             (true, Some(head), _) => {
@@ -101,6 +104,17 @@ impl<F: Fabric> Engine<F> {
             queue.tail = None;
         }
         Some(key)
+    }
+
+    /// Takes those out of a queue that are chosen, the others stay in their order.
+    pub(super) fn take_waiting(&mut self, index: usize, chosen: impl Fn(&Request) -> bool) -> Vec<Key> {
+        let (mut taken, mut kept) = (Vec::new(), Vec::new());
+        while let Some(key) = self.pop_waiting(index) {
+            let chosen = self.requests.get(key).is_some_and(&chosen);
+            if chosen { &mut taken } else { &mut kept }.push(key);
+        }
+        kept.into_iter().for_each(|key| self.push_waiting(key, false));
+        taken
     }
 
     /// Fails everything of a queue that is not at the target or with the caller.

@@ -1,9 +1,10 @@
 //! What comes back: send completions, the target's IUs, time running out.
 
-use super::channel::{AnswerKind, ChannelError, Slot};
+use super::channel::{AnswerKind, ChannelError};
 use super::engine::Engine;
 use super::mutation::Mutation;
 use super::request::{Answer, Purpose, Stage};
+use super::slots::Slot;
 use crate::fabric::{Completion, Fabric, WorkError, WorkKind};
 use crate::scsi::sense::Sense;
 use crate::time::Instant;
@@ -233,6 +234,7 @@ impl<F: Fabric> Engine<F> {
         }
         self.fence(now);
         self.run_tasks(now);
+        self.expire(now);
         if self.delayed.is_empty() {
             return;
         }

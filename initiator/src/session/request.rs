@@ -126,8 +126,9 @@ pub(super) struct Request {
     /// A write's data is in the extent already (a retry).
     pub(super) filled: bool,
     pub(super) attempts: u8,
-    /// Absolute limit over all attempts.
-    pub(super) deadline: Instant,
+    /// Absolute limit over all attempts. A block request has it from its first attempt on: waiting for one's turn is
+    /// no error.
+    pub(super) deadline: Option<Instant>,
     /// The target's answer, while the SEND has yet to complete.
     pub(super) answer: Option<Answer>,
     /// Its end was reported already; only its memory is still with the target.
@@ -145,6 +146,12 @@ pub(super) struct Answer {
     pub(super) overflow: bool,
     /// Response code other than 0 (SRP r16a table 25): the target did not take the command.
     pub(super) refused: Option<u8>,
+}
+
+impl Request {
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= now)
+    }
 }
 
 impl Answer {

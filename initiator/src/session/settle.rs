@@ -1,9 +1,11 @@
 //! How requests end, and how channels do: nothing is given back while the target could still touch it.
 
-use super::channel::{Channel, ChannelError, Slot};
-use super::engine::{Engine, Event, Handle};
+use super::channel::{Channel, ChannelError};
+use super::engine::Engine;
+use super::event::{Event, Handle};
 use super::mutation::Mutation;
 use super::request::{Answer, BlockResult, ControlReply, Key, Purpose, Stage};
+use super::slots::Slot;
 use super::start::Transfer;
 use crate::fabric::{Extent, Fabric, QueuePairId};
 use crate::scsi::BlockError;
@@ -91,7 +93,7 @@ impl<F: Fabric> Engine<F> {
     fn retry(&mut self, key: Key, verdict: Verdict, now: Instant) {
         let backoff = now + self.limits.backoff;
         let Some(request) = self.requests.get(key) else { return };
-        let over = request.deadline <= now || request.attempts == u8::MAX;
+        let over = request.is_over(now) || request.attempts == u8::MAX;
         let queue = request.queue;
         let open = self.is_connected(queue);
         let removed = self.queues[queue].as_ref().is_none_or(|queue| queue.removed);

@@ -1,10 +1,11 @@
 //! From a queue to the target: claiming what a command needs, filling its buffer, building and posting it.
 
-use super::channel::Slot;
-use super::engine::{Engine, Event, Handle};
+use super::engine::Engine;
+use super::event::{Event, Handle};
 use super::mutation::Mutation;
 use super::queue::Started;
 use super::request::{BlockOperation, Key, Purpose, Stage};
+use super::slots::Slot;
 use crate::fabric::{Extent, Fabric};
 use crate::scsi::{BlockError, Cdb, Lun};
 use crate::time::Instant;
@@ -149,7 +150,7 @@ impl<F: Fabric> Engine<F> {
         };
         let deadline = match &request.purpose {
             Purpose::Block(_) => command_limit,
-            Purpose::Control(_) => request.deadline,
+            Purpose::Control(_) => request.deadline.unwrap_or(command_limit),
         };
         channel.slots[usize::from(slot)] = Slot::Command {
             request: key,
@@ -167,6 +168,7 @@ impl<F: Fabric> Engine<F> {
         if let Some(request) = self.requests.get_mut(key) {
             request.stage = Stage::Sent;
             request.attempts = request.attempts.saturating_add(1);
+            request.deadline.get_or_insert(now + self.limits.busy);
             request.answer = None;
         }
     }

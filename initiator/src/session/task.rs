@@ -9,10 +9,12 @@
 
 use std::time::Duration;
 
-use super::channel::{Channel, ChannelError, Concern, Slot};
-use super::engine::{Engine, Event};
+use super::channel::{Channel, ChannelError};
+use super::engine::Engine;
+use super::event::Event;
 use super::mutation::Mutation;
 use super::request::{Answer, Key, Purpose};
+use super::slots::{Concern, Slot};
 use crate::fabric::Fabric;
 use crate::scsi::{BlockError, Lun};
 use crate::time::Instant;

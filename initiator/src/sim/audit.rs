@@ -1,11 +1,28 @@
 //! Time limits, and what must hold in the end.
 
+use std::time::Duration;
+
 use super::check::rule;
 use super::world::{SLACK, World};
 use crate::scsi::Lun;
 use crate::session::LunKey;
+use crate::time::Instant;
 
 impl World {
+    /// When a block request has ended at the latest, whatever happens: at its time limit while it waits to be sent
+    /// again, else with what the attempt comes to that was begun before. Those asked for earlier come first.
+    pub(super) fn block_limit(&self) -> Instant {
+        let limits = self.spec.limits;
+        let attempt = limits.command + limits.task * 4 + SLACK * 2;
+        let ahead = (self.client.pending.len() + 1) * self.spec.target.disks.len().max(1);
+        self.now + (limits.busy + attempt) * u32::try_from(ahead).unwrap_or(u32::MAX)
+    }
+
+    /// The same for a request of the control side.
+    pub(super) fn control_limit(&self, timeout: Duration) -> Instant {
+        self.now + timeout + self.spec.limits.task * 2 + SLACK
+    }
+
     pub(super) fn watch_time(&mut self) {
         let late = self
             .failing
@@ -20,6 +37,10 @@ impl World {
         let overdue = self.engine.fabric().net.overdue(limit);
         if let Some(what) = overdue {
             self.broken(rule::DEADLINE, what);
+        }
+        let late = self.client.pending.iter().find(|(_, pending)| pending.limit < self.now);
+        if let Some((id, _)) = late {
+            self.broken(rule::DEADLINE, format!("{id:?} has not ended"));
         }
         let fabric = self.engine.fabric();
         for session in &mut self.sessions {

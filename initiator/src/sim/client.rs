@@ -30,6 +30,8 @@ pub enum Outcome {
 
 #[derive(Clone, Debug)]
 pub(super) struct Pending {
+    /// When it has ended at the latest.
+    pub(super) limit: Instant,
     pub(super) session: u32,
     pub(super) lun: u64,
     pub(super) block_size: u32,
@@ -86,8 +88,10 @@ impl Client {
         lun: Lun,
         block_size: u32,
         block: BlockRequest,
+        limit: Instant,
     ) {
         let pending = Pending {
+            limit,
             session,
             lun: lun.0,
             block_size,
@@ -103,8 +107,9 @@ impl Client {
         self.pending.insert(block.id, pending);
     }
 
-    pub(super) fn submitted_control(&mut self, id: RequestId, session: u32, lun: Lun) {
+    pub(super) fn submitted_control(&mut self, id: RequestId, session: u32, lun: Lun, limit: Instant) {
         let pending = Pending {
+            limit,
             session,
             lun: lun.0,
             block_size: 0,

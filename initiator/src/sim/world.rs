@@ -199,10 +199,11 @@ impl World {
         let session = self.session_of(number).unwrap_or(0);
         let block_size = self.disk_spec(number).map_or(512, |spec| spec.block_size);
         let lun = Lun::from_index(number);
+        let limit = self.block_limit();
         self.enter();
         self.client
-            .submitted(self.engine.fabric(), session, lun, block_size, request);
-        self.engine.submit(request, self.now);
+            .submitted(self.engine.fabric(), session, lun, block_size, request, limit);
+        self.engine.submit(request);
         self.wake();
         self.after_call();
         id
@@ -222,7 +223,8 @@ impl World {
             timeout,
         };
         self.enter();
-        self.client.submitted_control(id, key, lun);
+        let limit = self.control_limit(timeout);
+        self.client.submitted_control(id, key, lun, limit);
         self.engine.submit_control(request, self.now);
         self.wake();
         self.after_call();
@@ -235,7 +237,8 @@ impl World {
         let key = u32::try_from(session).unwrap_or(u32::MAX);
         let lun = Lun::from_index(number);
         self.enter();
-        self.client.submitted_control(id, key, lun);
+        let limit = self.control_limit(self.spec.limits.task);
+        self.client.submitted_control(id, key, lun, limit);
         let request = TaskRequest {
             id,
             session: SessionKey(key),

@@ -162,7 +162,7 @@ impl Load {
                     lba: (self.next * 8) & 0xff_ffff,
                     blocks: 8,
                 };
-                self.engine.submit(request, Instant::from_nanos(self.now));
+                self.engine.submit(request);
             }
             loop {
                 self.now += 1000;

@@ -1,0 +1,77 @@
+//! What an engine has under way, for those that watch it.
+
+use super::channel::Channel;
+use super::engine::Engine;
+use super::request::LunKey;
+use crate::fabric::{Fabric, QueuePairId};
+
+/// Figures of a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChannelState {
+    /// Requests the target would take now.
+    pub credits: i64,
+    /// Commands sent and not finished.
+    pub commands: u32,
+    /// Times a command had to wait for credit.
+    pub zero_credit: u64,
+    /// ABORT TASK sent.
+    pub aborts: u64,
+    /// LOGICAL UNIT RESET sent.
+    pub resets: u64,
+    /// Arena bytes in use.
+    pub bytes_in_use: u32,
+}
+
+/// Figures of a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskState {
+    /// Commands that left its queue and have not ended.
+    pub commands: u32,
+    /// How many it is given at once, while it is given fewer than credit allows.
+    pub depth: Option<u32>,
+}
+
+impl<F: Fabric> Engine<F> {
+    /// Commands at targets whose answer is expected.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.channels.iter().flatten().map(|channel| channel.commands_out).sum()
+    }
+
+    /// Whether the completion of a SEND has to be heard of, also when the target says nothing more. Else a sleeper
+    /// need only be woken by what is received.
+    #[must_use]
+    pub fn waits_for_sends(&self) -> bool {
+        self.channels.iter().flatten().any(Channel::waits_for_sends)
+    }
+
+    /// Requests under way in any stage.
+    #[must_use]
+    pub fn requests(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// Credit, commands out and arena bytes in use of a channel, for `show`.
+    #[must_use]
+    pub fn channel_state(&self, qp: QueuePairId) -> Option<ChannelState> {
+        let channel = self.channels[*self.by_qp.get(&qp)?].as_ref()?;
+        Some(ChannelState {
+            credits: channel.credits,
+            commands: channel.commands_out,
+            zero_credit: channel.zero_credit,
+            aborts: channel.aborts,
+            resets: channel.resets,
+            bytes_in_use: channel.read_space.in_use() + channel.write_space.in_use(),
+        })
+    }
+
+    /// What a disk has under way.
+    #[must_use]
+    pub fn disk_state(&self, key: LunKey) -> Option<DiskState> {
+        let queue = self.queues[*self.disks.get(&key)?].as_ref()?;
+        Some(DiskState {
+            commands: queue.depth.out,
+            depth: queue.depth.limit,
+        })
+    }
+}

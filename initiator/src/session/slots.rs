@@ -1,0 +1,262 @@
+//! The send slots of a channel, each with the IU it was given for.
+//!
+//! A command's tag names its slot and the slot's generation, so a stale tag is told from a live one. A slot is free
+//! again only when its SEND has completed *and* the target has answered, or the queue pair has been flushed after it
+//! was put in error.
+
+use std::ops::Range;
+
+use super::channel::Channel;
+use super::mutation::Mutation;
+use super::request::Key;
+use crate::scsi::Lun;
+use crate::time::Instant;
+
+/// Send slots for task management: LOGICAL UNIT RESET follows an ABORT TASK that is not answered.
+const TASK_SLOTS: u16 = 2;
+/// Send slots for our answers to the target's requests.
+const ANSWER_SLOTS: u16 = 4;
+/// Receive slots beyond one per request: the target's own requests.
+const EXTRA_RECEIVES: u16 = 4;
+
+/// How many IU slots a channel needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotPlan {
+    /// Commands at once.
+    pub commands: u16,
+    /// Send slots: commands, task management, answers.
+    pub sends: u16,
+    /// Receive slots. All but the last are always posted; the last is posted when the channel ends, behind all
+    /// others: its flush says that the target's last access is over.
+    pub receives: u16,
+}
+
+impl SlotPlan {
+    /// For a request limit as granted and `queue_size` commands wished for. One credit is kept for task
+    /// management.
+    #[must_use]
+    pub fn new(request_limit: i32, queue_size: u16) -> Self {
+        let most = u16::try_from(request_limit - 1).unwrap_or(if request_limit < 2 { 1 } else { u16::MAX });
+        let commands = queue_size.min(most).clamp(1, 4096);
+        Self {
+            commands,
+            sends: commands + TASK_SLOTS + ANSWER_SLOTS,
+            receives: commands + TASK_SLOTS + EXTRA_RECEIVES + 1,
+        }
+    }
+
+    /// Which send slots are for task management.
+    pub(super) fn tasks(&self) -> Range<u16> {
+        self.commands..self.commands + TASK_SLOTS
+    }
+
+    /// Which send slots are for our answers to the target.
+    pub(super) fn answers(&self) -> Range<u16> {
+        self.commands + TASK_SLOTS..self.sends
+    }
+}
+
+/// What a send slot is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Slot {
+    Free,
+    /// A command, from being claimed until both completions are in.
+    Command {
+        request: Key,
+        sending: bool,
+        answered: bool,
+        /// Its place among what was posted on the channel; 0 while it is not.
+        place: u64,
+        deadline: Instant,
+    },
+    /// A task management function, until both completions are in.
+    Task {
+        sending: bool,
+        answered: bool,
+        /// Its place among what was posted on the channel.
+        place: u64,
+        of: Concern,
+    },
+    /// An answer to the target, until its SEND completes.
+    Answer,
+    /// SRP_I_LOGOUT, until its SEND completes and the channel ends.
+    Logout,
+}
+
+/// What a task management function is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Concern {
+    /// The command with this tag.
+    Command(u64),
+    /// All commands of a logical unit that were sent before it.
+    Unit(Lun),
+}
+
+impl Channel {
+    /// Whether a command can be started: a slot, and a credit beyond the one for task management.
+    pub(super) fn can_start(&mut self) -> bool {
+        let kept = i64::from(!self.mutated.is(Mutation::LastCreditUsed));
+        if self.credits <= kept {
+            self.zero_credit += 1;
+            return false;
+        }
+        !self.free_commands.is_empty()
+    }
+
+    /// Takes a slot and a credit for a command. Only after [`Channel::can_start`].
+    pub(super) fn claim(&mut self, request: Key, deadline: Instant) -> Option<u16> {
+        let slot = self.free_commands.pop()?;
+        self.credits -= 1;
+        self.starved = None;
+        self.unsent += 1;
+        self.commands_out += 1;
+        let index = usize::from(slot);
+        self.generation[index] = self.generation[index].wrapping_add(1);
+        self.slots[index] = Slot::Command {
+            request,
+            sending: false,
+            answered: false,
+            place: 0,
+            deadline,
+        };
+        Some(slot)
+    }
+
+    /// Gives back a claimed slot whose command was never posted.
+    pub(super) fn unclaim(&mut self, slot: u16) {
+        self.credits += 1;
+        self.unsent -= 1;
+        self.free_command(slot);
+    }
+
+    /// Whether a claimed command may be sent: the target may have taken credit back since the claim.
+    pub(super) fn may_send(&self) -> bool {
+        self.credits + i64::from(self.unsent) > 1 || self.mutated.is(Mutation::CreditNotChecked)
+    }
+
+    /// The tag of the command or function in a slot.
+    pub(super) fn tag(&self, slot: u16) -> u64 {
+        u64::from(self.generation[usize::from(slot)]) << 16 | u64::from(slot)
+    }
+
+    /// Whether something ends with the completion of a SEND and not with what the target says.
+    pub(super) fn waits_for_sends(&self) -> bool {
+        let waits = |slot: &Slot| {
+            matches!(
+                slot,
+                Slot::Command {
+                    sending: true,
+                    answered: true,
+                    ..
+                } | Slot::Task {
+                    sending: true,
+                    answered: true,
+                    ..
+                } | Slot::Answer
+                    | Slot::Logout
+            )
+        };
+        self.sends_posted > 0 && (self.closing.is_some() || self.slots.iter().any(waits))
+    }
+
+    /// The slot of an unanswered command or function with this tag.
+    pub(super) fn slot_of_tag(&self, tag: u64) -> Option<u16> {
+        let slot = (tag & 0xffff) as u16;
+        let live = matches!(
+            self.slots.get(usize::from(slot))?,
+            Slot::Command { answered: false, .. } | Slot::Task { answered: false, .. }
+        );
+        let fresh = self.tag(slot) == tag || self.mutated.is(Mutation::StaleTagAccepted);
+        (live && fresh).then_some(slot)
+    }
+
+    pub(super) fn free_command(&mut self, slot: u16) {
+        self.slots[usize::from(slot)] = Slot::Free;
+        self.free_commands.push(slot);
+        self.commands_out -= 1;
+        if self.commands_out == 0 {
+            self.next_check = None;
+        }
+    }
+
+    /// Takes a slot and a credit for a task management function, also the last credit.
+    pub(super) fn claim_task(&mut self, of: Concern) -> Option<u16> {
+        if self.credits + i64::from(self.unsent) < 1 && !self.mutated.is(Mutation::TaskWithoutCredit) {
+            return None;
+        }
+        let slot = self.free_tasks.pop()?;
+        self.credits -= 1;
+        self.posted += 1;
+        let index = usize::from(slot);
+        self.generation[index] = self.generation[index].wrapping_add(1);
+        self.slots[index] = Slot::Task {
+            sending: true,
+            answered: false,
+            place: self.posted,
+            of,
+        };
+        Some(slot)
+    }
+
+    pub(super) fn free_task(&mut self, slot: u16) {
+        self.slots[usize::from(slot)] = Slot::Free;
+        self.free_tasks.push(slot);
+    }
+
+    pub(super) fn claim_answer(&mut self) -> Option<u16> {
+        let slot = self.free_answers.pop()?;
+        self.slots[usize::from(slot)] = Slot::Answer;
+        Some(slot)
+    }
+
+    pub(super) fn free_answer(&mut self, slot: u16) {
+        self.slots[usize::from(slot)] = Slot::Free;
+        self.free_answers.push(slot);
+    }
+
+    /// Notes when a posted command is overdue.
+    pub(super) fn watch(&mut self, deadline: Instant) {
+        self.next_check = Some(self.next_check.map_or(deadline, |at| at.min(deadline)));
+    }
+
+    /// The unanswered command that is overdue for longest, and its deadline; sets the time of the next look.
+    pub(super) fn overdue(&mut self, now: Instant) -> Option<(u16, Instant)> {
+        if self.next_check.is_none_or(|at| at > now) {
+            return None;
+        }
+        let mut first: Option<(u16, Instant)> = None;
+        for (number, slot) in (0u16..).zip(&self.slots[..usize::from(self.plan.commands)]) {
+            if let Slot::Command {
+                answered: false,
+                deadline,
+                ..
+            } = *slot
+                && first.is_none_or(|(_, earliest)| deadline < earliest)
+            {
+                first = Some((number, deadline));
+            }
+        }
+        self.next_check = first.map(|(_, deadline)| deadline);
+        first.filter(|(_, deadline)| *deadline <= now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_follow_the_grant_and_the_wish() {
+        assert_eq!(
+            SlotPlan::new(128, 62),
+            SlotPlan {
+                commands: 62,
+                sends: 68,
+                receives: 69
+            }
+        );
+        assert_eq!(SlotPlan::new(16, 62).commands, 15);
+        assert_eq!(SlotPlan::new(2, 62).commands, 1);
+        assert_eq!(SlotPlan::new(i32::MAX, u16::MAX).commands, 4096);
+    }
+}
