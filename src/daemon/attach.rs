@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use srp_addressing::{Guid, PortId, TargetOptions};
+use srp_addressing::{Gid, Guid, PortId, TargetOptions};
 use srp_initiator::scsi::bringup::{self, BringUpError};
 use srp_initiator::scsi::{Lun, LunSet};
 use srp_initiator::session::{ChannelSequence, LoginParameters, SessionKey};
@@ -16,6 +16,7 @@ use super::device::BlockDevice;
 use super::endpoints::endpoints;
 use super::execute::SessionCommands;
 use super::failure::{Login, chain, failure, login_failure, nothing_attached, unusable};
+use super::liveness::names_of_port;
 use super::registry::Nexus;
 use super::session::{Request, Session, acl_name};
 use crate::rpc::protocol::{AttachParams, AttachReport, ErrorData, ErrorKind, SkippedLun};
@@ -69,6 +70,13 @@ impl Wanted {
     }
 }
 
+/// The two ends of a session's first channel; its others have the same.
+struct Ends {
+    local: LocalEnd,
+    peer: Option<Gid>,
+    initiator_port: PortId,
+}
+
 /// Logs in: SINGLE first, then MULTI as far as the target allows.
 pub(crate) async fn log_in(
     ground: &Arc<Ground>,
@@ -97,7 +105,7 @@ pub(crate) async fn log_in(
         .min(ground.reactors.count());
     let mut sequence = ChannelSequence::new(u16::try_from(wanted).unwrap_or(u16::MAX));
     let mut made: Vec<Channel> = Vec::new();
-    let mut names: Option<(LocalEnd, PortId)> = None;
+    let mut ends: Option<Ends> = None;
     while let Some(multichannel) = sequence.next() {
         let result = one_channel(
             ground,
@@ -106,7 +114,7 @@ pub(crate) async fn log_in(
             &mut shared,
             multichannel,
             made.len(),
-            &mut names,
+            &mut ends,
             &taken,
         );
         match result.await {
@@ -126,7 +134,12 @@ pub(crate) async fn log_in(
             Err(error) => return Err(error),
         }
     }
-    let Some((local, initiator_port)) = names else {
+    let Some(Ends {
+        local,
+        peer,
+        initiator_port,
+    }) = ends
+    else {
         return Err(failure(ErrorKind::Internal, "a session without a channel"));
     };
     tracing::info!(
@@ -138,6 +151,7 @@ pub(crate) async fn log_in(
         key,
         target: target.clone(),
         address,
+        target_gids: names_of_port(&address, peer),
         local,
         initiator_port,
         target_port: target.target_port(),
@@ -159,7 +173,7 @@ async fn one_channel(
     shared: &mut SessionGround,
     multichannel: MultiChannel,
     index: usize,
-    names: &mut Option<(LocalEnd, PortId)>,
+    ends: &mut Option<Ends>,
     taken: &impl Fn(&Nexus) -> Option<SessionKey>,
 ) -> Result<Channel, ErrorData> {
     let address = shared.address;
@@ -171,14 +185,18 @@ async fn one_channel(
     let resolved = channel::resolve(&ground.connections, &ground.devices, shared).await;
     let resolved = resolved.map_err(|error| setup_failure(&error, &unnamed))?;
     let initiator_port = initiator_port(target, &resolved.local);
-    if names.is_none()
+    if ends.is_none()
         && let Some(other) = taken(&(initiator_port, target.target_port()))
     {
         let message = format!("session {} is logged in between the same two ports already", other.0);
         return Err(failure(ErrorKind::Exists, message)
             .remedy("for a second path to the same target give it an initiator_ext of its own"));
     }
-    let (local, _) = names.insert((resolved.local.clone(), initiator_port));
+    let Ends { local, .. } = ends.insert(Ends {
+        local: resolved.local.clone(),
+        peer: resolved.peer,
+        initiator_port,
+    });
     let name = acl_name(initiator_port);
     let login = Login {
         initiator_port: &name,

@@ -114,6 +114,8 @@ pub(crate) struct Resolved {
     connection: Connection,
     device: Arc<Device>,
     pub(crate) local: LocalEnd,
+    /// The target port's GID, where it is known.
+    pub(crate) peer: Option<Gid>,
     deadline: Instant,
 }
 
@@ -133,6 +135,7 @@ pub(crate) async fn resolve(
     let device = devices.of(&connection.id)?;
     let port_gid = device.gid(port.port, 0)?;
     let address = connection.id.local_address();
+    let peer = connection.id.peer_gid();
     let local = LocalEnd {
         device: port.device,
         port: port.port,
@@ -143,6 +146,7 @@ pub(crate) async fn resolve(
         connection,
         device,
         local,
+        peer,
         deadline,
     })
 }

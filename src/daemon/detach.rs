@@ -4,18 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use srp_initiator::fabric::QueuePairId;
-use srp_initiator::scsi::bringup::Execute;
-use srp_initiator::scsi::{Cdb, Lun};
+use srp_initiator::scsi::Lun;
 use srp_initiator::session::SessionKey;
 use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tokio::time::{Instant, timeout};
 use ublk_frontend::control;
 
-use super::execute::SessionCommands;
 use super::failure::{chain, failure};
+use super::liveness::Subject;
 use super::reactors::Reactor;
-use crate::backend::{DiskCounters, Message};
-use crate::rpc::protocol::{Counters, ErrorData, ErrorKind};
+use crate::backend::DiskCounters;
+use crate::rpc::protocol::{ErrorData, ErrorKind};
 
 /// Nothing completed for this long: the target is asked whether it is there.
 const SILENCE: Duration = Duration::from_secs(2);
@@ -61,10 +60,8 @@ async fn held(number: u32) -> Option<ErrorData> {
 
 /// Tells a slow target from a dead one while something waits for it, and ends the wait in the latter case.
 pub(crate) struct Patience {
-    session: SessionKey,
-    lun: Lun,
+    subject: Subject,
     counters: Arc<DiskCounters>,
-    channels: Vec<(Reactor, QueuePairId)>,
 }
 
 impl Patience {
@@ -74,17 +71,18 @@ impl Patience {
         counters: Arc<DiskCounters>,
         channels: Vec<(Reactor, QueuePairId)>,
     ) -> Self {
-        Self {
+        let subject = Subject {
             session,
             lun,
-            counters,
             channels,
-        }
+            counters: vec![Arc::clone(&counters)],
+        };
+        Self { subject, counters }
     }
 
     /// Writes back what is dirty, mounted file systems included, as long as the target goes along.
     pub(crate) async fn flush(&self, number: u32, notes: &mut Vec<String>) {
-        if self.channels.is_empty() {
+        if self.subject.channels.is_empty() {
             notes.push("not flushed: the session is lost".to_owned());
             return;
         }
@@ -110,28 +108,13 @@ impl Patience {
             if now != seen {
                 (seen, since) = (now, Instant::now());
             } else if since.elapsed() >= SILENCE && !given_up {
-                given_up = !self.answers(&seen).await;
+                given_up = !self.subject.answers(PROBE_LIMIT).await;
                 if given_up {
                     notes.push("the target does not answer: its session was given up".to_owned());
-                    for (reactor, qp) in &self.channels {
-                        reactor.send(Message::CloseChannel(*qp));
-                    }
+                    self.subject.give_up();
                 }
                 since = Instant::now();
             }
         }
-    }
-
-    /// Whether the target answers a TEST UNIT READY (or anything else meanwhile). Any answer will do.
-    async fn answers(&self, seen: &Counters) -> bool {
-        let Some((reactor, _)) = self.channels.first() else {
-            return true;
-        };
-        let commands = SessionCommands {
-            session: self.session,
-            reactor: reactor.clone(),
-        };
-        let probe = commands.execute(self.lun, Cdb::test_unit_ready(), 0);
-        matches!(timeout(PROBE_LIMIT, probe).await, Ok(Ok(_))) || self.counters.snapshot() != *seen
     }
 }

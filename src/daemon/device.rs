@@ -239,6 +239,10 @@ impl BlockDevice {
         self.key
     }
 
+    pub(crate) fn counters(&self) -> Arc<DiskCounters> {
+        Arc::clone(&self.counters)
+    }
+
     pub(crate) fn lun(&self) -> Lun {
         self.unit.lun
     }

@@ -9,6 +9,7 @@ mod endpoints;
 mod execute;
 mod failure;
 mod leftover;
+mod liveness;
 mod reactors;
 mod registry;
 mod session;

@@ -1,12 +1,16 @@
 //! All sessions, and the control socket's methods.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
-use srp_addressing::{PortId, TargetOptions};
+use srp_addressing::{Gid, PortId, TargetOptions};
+use srp_discovery::ports::gid_of;
+use srp_discovery::watch::PROBE_WITHIN;
 use srp_initiator::session::SessionKey;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 
 use super::Ground;
 use super::attach::{self, Wanted};
@@ -14,7 +18,7 @@ use super::failure::failure;
 use super::session::{Request, Snapshot};
 use crate::rpc::protocol::{
     AttachParams, AttachReport, DaemonStatus, DetachParams, DetachReport, Detached, DeviceDetail, ErrorData, ErrorKind,
-    Listing, ShowParams, method,
+    Listing, ProbeParams, ProbeReport, Probed, ShowParams, method,
 };
 use crate::rpc::server::Handler;
 
@@ -191,6 +195,37 @@ impl Registry {
         answer.await.unwrap_or_else(|_| Err(missing()))
     }
 
+    /// Has every session to a port ask its target whether it is there. One that does not answer within
+    /// [`PROBE_WITHIN`] is lost; `why` it was asked is part of the reason.
+    pub(super) async fn probe(&self, port: Gid, why: &str) -> ProbeReport {
+        let mut probes = JoinSet::new();
+        for (key, snapshot) in self.snapshots() {
+            if snapshot.target_gids.contains(&port) && snapshot.session.reason.is_none() {
+                let subject = snapshot.subject;
+                probes.spawn(async move { (key, subject.answers(PROBE_WITHIN).await, subject) });
+            }
+        }
+        let mut report = ProbeReport { sessions: Vec::new() };
+        while let Some(ended) = probes.join_next().await {
+            let Ok((key, alive, subject)) = ended else { continue };
+            report.sessions.push(Probed { session: key.0, alive });
+            if alive {
+                tracing::info!(session = key.0, %port, why, "the target answers: its session stays");
+                continue;
+            }
+            let limit = PROBE_WITHIN.as_secs();
+            let reason = format!("{why}, and the target does not answer within {limit} s");
+            if let Some(entry) = self.sessions().get(&key) {
+                // Before what its channels will say, so that this is the reason.
+                let _ = entry.requests.send(Request::ConnectionLost(reason));
+            }
+            // The session may be waiting for the target just now.
+            subject.give_up();
+        }
+        report.sessions.sort_by_key(|probed| probed.session);
+        report
+    }
+
     fn status(&self) -> DaemonStatus {
         let listing = self.list();
         let count = |len: usize| u32::try_from(len).unwrap_or(u32::MAX);
@@ -274,9 +309,23 @@ impl Handler for Methods {
             method::LIST => answer(self.0.list()),
             method::SHOW => answer(self.0.show(&parse(params)?).await?),
             method::STATUS => answer(self.0.status()),
+            method::PROBE => answer(self.0.probe(port_gid(&parse(params)?)?, "a probe was asked for").await),
             other => Err(failure(ErrorKind::Usage, format!("there is no method {other:?}"))),
         }
     }
+}
+
+/// The GID that is meant.
+fn port_gid(params: &ProbeParams) -> Result<Gid, ErrorData> {
+    if let Ok(address) = params.port.parse::<IpAddr>() {
+        return Ok(gid_of(address));
+    }
+    params.port.parse().map_err(|error: srp_addressing::ParseGidError| {
+        failure(
+            ErrorKind::Usage,
+            format!("port: {error}; the address or GID of a target port is wanted"),
+        )
+    })
 }
 
 fn parse<T: serde::de::DeserializeOwned>(params: Value) -> Result<T, ErrorData> {

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use srp_addressing::{PortId, TargetOptions};
+use srp_addressing::{Gid, PortId, TargetOptions};
+use srp_initiator::fabric::QueuePairId;
 use srp_initiator::scsi::Lun;
 use srp_initiator::session::SessionKey;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -19,6 +20,8 @@ use super::attach::{self, Wanted};
 use super::channel::{Channel, LocalEnd};
 use super::device::BlockDevice;
 use super::failure::failure;
+use super::liveness::Subject;
+use super::reactors::Reactor;
 use super::registry::Nexus;
 use crate::backend::{Event as ReactorEvent, Message};
 use crate::rpc::protocol::{
@@ -42,7 +45,7 @@ pub(crate) enum Request {
     },
     /// Something happened to a channel.
     Reactor(ReactorEvent),
-    /// A connection ended, and why.
+    /// A connection ended, or leads nowhere any more, and why.
     ConnectionLost(String),
 }
 
@@ -57,6 +60,10 @@ pub(crate) struct Snapshot {
     pub(crate) session: SessionInfo,
     pub(crate) devices: Vec<DeviceInfo>,
     pub(crate) nexus: Nexus,
+    /// What the fabric may call the target's port.
+    pub(crate) target_gids: Vec<Gid>,
+    /// What a probe of it asks.
+    pub(crate) subject: Subject,
 }
 
 /// A logged-in session.
@@ -65,6 +72,8 @@ pub(crate) struct Session {
     pub(crate) key: SessionKey,
     pub(crate) target: TargetOptions,
     pub(crate) address: srp_verbs::cm::Address,
+    /// What the fabric may call the target's port.
+    pub(crate) target_gids: Vec<Gid>,
     pub(crate) local: LocalEnd,
     pub(crate) initiator_port: PortId,
     pub(crate) target_port: PortId,
@@ -116,7 +125,24 @@ impl Session {
                 .map(|device| device.info(self.key.0, state))
                 .collect(),
             nexus: (self.initiator_port, self.target_port),
+            target_gids: self.target_gids.clone(),
+            subject: Subject {
+                session: self.key,
+                lun: self
+                    .devices
+                    .values()
+                    .next()
+                    .map_or(Lun::default(), |device| device.lun()),
+                channels: self.places(),
+                counters: self.devices.values().map(|device| device.counters()).collect(),
+            },
         }
+    }
+
+    /// Where its channels are.
+    fn places(&self) -> Vec<(Reactor, QueuePairId)> {
+        let place = |channel: &Channel| (channel.reactor.clone(), channel.qp);
+        self.channels.iter().map(place).collect()
     }
 
     /// Serves the session until its last device is gone and it has logged out. What ends the session is
@@ -267,11 +293,7 @@ impl Session {
             return Some(Box::new(|| drop(reply.send(outcome))));
         }
         let device = Arc::clone(device);
-        let channels: Vec<_> = self
-            .channels
-            .iter()
-            .map(|channel| (channel.reactor.clone(), channel.qp))
-            .collect();
+        let channels = self.places();
         detaching.spawn(async move {
             let outcome = device.detach(force, channels).await;
             (device, outcome, reply)

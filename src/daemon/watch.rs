@@ -28,6 +28,9 @@ const SLICE: Duration = Duration::from_millis(200);
 /// How often a port is read anew though no event told of it.
 const READ: Duration = Duration::from_secs(2);
 
+/// Why sessions are probed: any node can forge such a report, so it decides nothing.
+const GONE: &str = "the subnet manager says that the target's port has gone";
+
 /// What to do about targets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
@@ -205,7 +208,12 @@ async fn act(mut told: mpsc::UnboundedReceiver<WatchEvent>, attach: Option<Rules
                     "a target has vanished"
                 );
             }
-            WatchEvent::Probe(gid) => tracing::warn!(%gid, "the subnet manager says that this port has gone"),
+            WatchEvent::Probe(gid) => {
+                tracing::warn!(%gid, "the subnet manager says that this port has gone");
+                // Probes take their time, and further events must not wait for it.
+                let registry = Arc::clone(&registry);
+                tokio::spawn(async move { registry.probe(gid, GONE).await });
+            }
             WatchEvent::Problem(problem) if problem.severity > Severity::Note => tracing::warn!("{problem}"),
             _ => {}
         }

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::protocol::{AttachParams, DetachParams, ShowParams, method};
+use super::protocol::{AttachParams, DetachParams, ProbeParams, ShowParams, method};
 
 /// What a look at a call's method and parameters says.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,6 +25,7 @@ impl Params {
             method::ATTACH => Self::of::<AttachParams>(params),
             method::DETACH => Self::of::<DetachParams>(params),
             method::SHOW => Self::of::<ShowParams>(params),
+            method::PROBE => Self::of::<ProbeParams>(params),
             method::LIST | method::STATUS if params.is_null() => Self::Good,
             method::LIST | method::STATUS => Self::of::<Nothing>(params),
             _ => Self::NoSuchMethod,
@@ -55,6 +56,7 @@ mod tests {
             ("show", json!({"device": 0})),
             ("attach", json!({"target": "x"})),
             ("detach", json!({"all": true})),
+            ("probe", json!({"port": "10.0.0.1"})),
         ];
         for (method, params) in good {
             assert_eq!(Params::check(method, &params), Params::Good, "{method}");
@@ -62,6 +64,7 @@ mod tests {
         let bad = [
             ("list", json!({"x": 1})),
             ("show", Value::Null),
+            ("probe", json!({})),
             ("show", json!([1])),
             ("show", json!({"device": -1})),
             ("attach", json!({"target": "x", "lun": "0"})),

@@ -19,6 +19,8 @@ pub(crate) mod method {
     pub(crate) const SHOW: &str = "show";
     /// Nothing -> [`super::DaemonStatus`].
     pub(crate) const STATUS: &str = "status";
+    /// [`super::ProbeParams`] -> [`super::ProbeReport`].
+    pub(crate) const PROBE: &str = "probe";
 }
 
 /// Log in to a target and make its disks block devices.
@@ -184,6 +186,31 @@ pub(crate) struct SessionInfo {
 pub(crate) struct ShowParams {
     /// As in `/dev/ublkbN`.
     pub device: u32,
+}
+
+/// Have the sessions to a target port ask whether it is there, as when the subnet manager says that it is not. A
+/// session without an answer within a second is lost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ProbeParams {
+    /// The port's IP address or GID.
+    pub port: String,
+}
+
+/// What a probe came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ProbeReport {
+    /// The sessions to that port that were not lost before.
+    pub sessions: Vec<Probed>,
+}
+
+/// What a probe of a session came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Probed {
+    /// As in [`SessionInfo::id`].
+    pub session: u32,
+    /// The target answered.
+    pub alive: bool,
 }
 
 /// All about one device.

@@ -344,6 +344,14 @@ impl CmId {
         }
     }
 
+    /// The target port's GID, once the connection manager knows it.
+    pub fn peer_gid(&self) -> Option<Gid> {
+        let _guard = self.lock();
+        // SAFETY: as in `local_port`: the union holds the IB form, and a GID is any 16 bytes.
+        let gid = Gid(unsafe { (*self.raw.as_ptr()).route.addr.addr.ibaddr.dgid.raw });
+        (gid != Gid::default()).then_some(gid)
+    }
+
     /// Our address, once bound.
     pub fn local_address(&self) -> Option<SocketAddr> {
         let _guard = self.lock();
