@@ -423,3 +423,40 @@ fn a_daemon_that_says_nothing_sensible() {
     }
     assert!(start.elapsed() < Duration::from_secs(20));
 }
+
+#[test]
+fn what_the_daemon_knows() {
+    let scratch = Scratch::new();
+    let line = "id_ext=1,ioc_guid=00000000000000a1,dgid=fe8000000000000000000000000000a1,pkey=ffff,service_id=1";
+    let socket = daemon(&scratch, |method, _| {
+        assert_eq!(method, "targets");
+        let line = "id_ext=1,ioc_guid=00000000000000a1,dgid=fe8000000000000000000000000000a1,pkey=ffff,service_id=1";
+        Ok(json!({ "period": 60, "attaches": true, "ports": [{
+            "port": "mlx5_0/1", "state": "ACTIVE", "scanned_seconds": 3,
+            "targets": [{
+                "id_ext": "1", "ioc_guid": "00000000000000a1", "lid": 4, "line": line,
+                "known_seconds": 70, "missed": 0, "session": 2,
+            }],
+        }]}))
+    });
+    let output = run(&socket, &["discover", "--known", "-c"]);
+    assert_eq!((code(&output), stdout(&output)), (0, format!("{line}\n").as_str()));
+    let output = run(&socket, &["discover", "--known"]);
+    assert!(
+        stdout(&output).contains("mlx5_0/1 (ACTIVE): scanned 3 s ago"),
+        "{output:?}"
+    );
+    // The members of `discover --json` come as they are.
+    let told = &json_lines(&run(&socket, &["discover", "--known", "--json"]))[0]["ports"][0]["targets"][0];
+    assert_eq!((&told["lid"], &told["session"]), (&json!(4), &json!(2)));
+
+    let scratch = Scratch::new();
+    let socket = daemon(&scratch, |_, _| {
+        Ok(json!({ "period": 60, "attaches": false, "ports": [] }))
+    });
+    let output = run(&socket, &["discover", "--known"]);
+    assert_eq!((code(&output), stdout(&output)), (0, ""));
+    assert!(stderr(&output).contains("watches no port"), "{output:?}");
+    let nobody = run(&Scratch::new().socket(), &["discover", "--known"]);
+    assert_eq!(code(&nobody), 3);
+}

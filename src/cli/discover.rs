@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 use std::num::{NonZeroU16, NonZeroU32};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -15,6 +15,7 @@ use srp_discovery::scan::{
 
 use super::failure::Failure;
 use super::kernel_peer;
+use super::known;
 use super::output::Output;
 use super::printable::printable;
 use crate::probe::{Answer, probe};
@@ -52,6 +53,12 @@ pub(super) struct Discover {
     /// How often to ask again after that [default: 3 on InfiniBand, 2 on RoCE]
     #[arg(short = 'r', long, value_name = "N")]
     retries: Option<u32>,
+    /// Ask nobody: show what the daemon knows that watches the InfiniBand ports (`daemon --watch`)
+    #[arg(
+        long,
+        conflicts_with_all = ["addresses", "device", "umad", "rdma_cm_port", "rules", "timeout", "retries", "verbose"]
+    )]
+    known: bool,
     /// Also tell of neighbours that do not answer, and of empty slots
     #[arg(short = 'v', long)]
     verbose: bool,
@@ -66,7 +73,10 @@ fn selector(text: &str) -> Result<PortSelector, String> {
 }
 
 impl Discover {
-    pub(super) fn run(&self, output: &mut Output) -> Result<(), Failure> {
+    pub(super) fn run(&self, socket: &Path, output: &mut Output) -> Result<(), Failure> {
+        if self.known {
+            return known::run(socket, self.lines, output);
+        }
         let rules = self.rules.as_deref().map(Rules::read).transpose();
         let rules = rules.map_err(|error| rules_failure(&error))?.unwrap_or_default();
         let mut options = ScanOptions {

@@ -10,6 +10,7 @@ mod failure;
 mod holders;
 mod ibsrpdm;
 mod kernel_peer;
+mod known;
 mod list;
 mod logging;
 mod output;
@@ -72,7 +73,7 @@ pub(crate) fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     let mut output = Output::new(cli.json);
     let socket = &cli.socket;
     let done = match &cli.command {
-        Command::Discover(discover) => discover.run(&mut output),
+        Command::Discover(discover) => discover.run(socket, &mut output),
         Command::Whoami(whoami) => whoami.run(&mut output),
         Command::Attach(attach) => attach.run(socket, &mut output),
         Command::List(list) => list.run(socket, &mut output),
@@ -137,6 +138,9 @@ mod tests {
             "discover --json",
             "discover 10.0.0.1 --rdma-cm-port 5555 --probe",
             "discover -c -f /etc/srp_daemon.conf",
+            "discover --known",
+            "discover --known -c",
+            "discover --known --json",
             "whoami",
             "whoami id_ext=1,ioc_guid=2,dest=10.0.0.1:5555 -i mlx5_0:1 --json",
             "discover fe80000000000000000000000000abcd -i mlx5_0:1 -t 500 -r 1 -v",
@@ -155,6 +159,9 @@ mod tests {
             "discover nowhere!",
             "discover -c --json",
             "discover -f rules",
+            "discover --known 10.0.0.1",
+            "discover --known -i mlx5_0",
+            "discover --known -c -f rules",
             "discover --probe",
             "discover --rdma-cm-port 0",
             "frobnicate",

@@ -8,6 +8,7 @@ mod device;
 mod endpoints;
 mod execute;
 mod failure;
+mod known;
 mod leftover;
 mod liveness;
 mod reactors;
@@ -95,15 +96,19 @@ pub(crate) async fn run(options: DaemonOptions) -> Result<(), ErrorData> {
     });
     tokio::spawn(route_events(Arc::clone(&ground), from_reactors));
     let registry = Arc::new(Registry::new(Arc::clone(&ground)));
-    let _watch = match options.watch {
+    let watch = match options.watch {
         Some(plan) => Some(watch::start(plan, Arc::clone(&registry)).map_err(|error| host(&error))?),
         None => None,
+    };
+    let methods = Methods {
+        registry: Arc::clone(&registry),
+        known: watch.as_ref().map(|watch| watch.known()),
     };
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| host(&error))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| host(&error))?;
     tracing::info!(reactors = count, socket = %options.socket.display(), "ready");
     tokio::select! {
-        () = serve(socket.listener(), Arc::new(Methods(Arc::clone(&registry)))) => {}
+        () = serve(socket.listener(), Arc::new(methods)) => {}
         _ = terminate.recv() => tracing::info!("told to end"),
         _ = interrupt.recv() => tracing::info!("interrupted"),
     }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde_json::Value;
 use srp_addressing::{Gid, PortId, TargetOptions};
 use srp_discovery::ports::gid_of;
+use srp_discovery::targets::Target;
 use srp_discovery::watch::PROBE_WITHIN;
 use srp_initiator::session::SessionKey;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -15,6 +16,7 @@ use tokio::task::JoinSet;
 use super::Ground;
 use super::attach::{self, Wanted};
 use super::failure::failure;
+use super::known::{Tables, not_watching};
 use super::session::{Request, Snapshot};
 use crate::rpc::protocol::{
     AttachParams, AttachReport, DaemonStatus, DetachParams, DetachReport, Detached, DeviceDetail, ErrorData, ErrorKind,
@@ -195,6 +197,21 @@ impl Registry {
         answer.await.unwrap_or_else(|_| Err(missing()))
     }
 
+    /// The session to a target.
+    fn session_to(&self, target: &Target) -> Option<u32> {
+        let id_ext = u64::from_str_radix(&target.id_ext, 16).ok()?;
+        let sessions = self.sessions();
+        let mut found = sessions.iter().filter(|(_, entry)| {
+            (entry.target.id_ext, entry.target.ioc_guid) == (id_ext, target.ioc_guid)
+                && entry
+                    .snapshot
+                    .borrow()
+                    .as_ref()
+                    .is_some_and(|s| s.target_gids.contains(&target.gid))
+        });
+        found.next().map(|(key, _)| key.0)
+    }
+
     /// Has every session to a port ask its target whether it is there. One that does not answer within
     /// [`PROBE_WITHIN`] is lost; `why` it was asked is part of the reason.
     pub(super) async fn probe(&self, port: Gid, why: &str) -> ProbeReport {
@@ -298,18 +315,31 @@ fn refuse(request: Request, error: &ErrorData) {
     }
 }
 
-/// The methods of the control socket, on a shared registry.
-pub(crate) struct Methods(pub(crate) Arc<Registry>);
+/// The methods of the control socket.
+pub(crate) struct Methods {
+    pub(crate) registry: Arc<Registry>,
+    /// What is known about targets, when ports are watched.
+    pub(crate) known: Option<Arc<Tables>>,
+}
 
 impl Handler for Methods {
     async fn call(&self, name: &str, params: Value) -> Result<Value, ErrorData> {
+        let registry = &self.registry;
         match name {
-            method::ATTACH => answer(self.0.attach(parse(params)?).await?),
-            method::DETACH => answer(self.0.detach(&parse(params)?).await?),
-            method::LIST => answer(self.0.list()),
-            method::SHOW => answer(self.0.show(&parse(params)?).await?),
-            method::STATUS => answer(self.0.status()),
-            method::PROBE => answer(self.0.probe(port_gid(&parse(params)?)?, "a probe was asked for").await),
+            method::ATTACH => answer(registry.attach(parse(params)?).await?),
+            method::DETACH => answer(registry.detach(&parse(params)?).await?),
+            method::LIST => answer(registry.list()),
+            method::SHOW => answer(registry.show(&parse(params)?).await?),
+            method::STATUS => answer(registry.status()),
+            method::TARGETS => match &self.known {
+                Some(known) => answer(known.report(|target| registry.session_to(target))),
+                None => Err(not_watching()),
+            },
+            method::PROBE => answer(
+                registry
+                    .probe(port_gid(&parse(params)?)?, "a probe was asked for")
+                    .await,
+            ),
             other => Err(failure(ErrorKind::Usage, format!("there is no method {other:?}"))),
         }
     }

@@ -18,6 +18,7 @@ use srp_discovery::watch::{WatchEvent, WatchOptions, Watcher};
 use srp_verbs::device::{Device, DeviceEvent};
 use tokio::sync::mpsc;
 
+use super::known::Tables;
 use super::registry::Registry;
 use crate::rpc::protocol::{AttachParams, ErrorKind};
 
@@ -43,6 +44,14 @@ pub(crate) struct Plan {
 /// The watch over all ports; ends with it.
 pub(crate) struct Watch {
     stop: Arc<AtomicBool>,
+    known: Arc<Tables>,
+}
+
+impl Watch {
+    /// What is known about the targets.
+    pub(super) fn known(&self) -> Arc<Tables> {
+        Arc::clone(&self.known)
+    }
 }
 
 impl Drop for Watch {
@@ -58,21 +67,40 @@ impl Drop for Watch {
 /// When there is no thread for it.
 pub(crate) fn start(plan: Plan, registry: Arc<Registry>) -> std::io::Result<Watch> {
     let stop = Arc::new(AtomicBool::new(false));
+    let known = Arc::new(Tables::new(plan.period, plan.attach.is_some()));
     let (events, told) = mpsc::unbounded_channel();
     tokio::spawn(act(told, plan.attach, registry));
-    let (period, stopped) = (plan.period, Arc::clone(&stop));
+    let share = Share {
+        period: plan.period,
+        stop: Arc::clone(&stop),
+        events,
+        known: Arc::clone(&known),
+    };
     thread::Builder::new()
         .name("ublk-srp-watch".into())
-        .spawn(move || look_after_ports(period, &stopped, &events))?;
-    Ok(Watch { stop })
+        .spawn(move || look_after_ports(&share))?;
+    Ok(Watch { stop, known })
 }
 
-type Events = mpsc::UnboundedSender<WatchEvent>;
+/// What the threads have in common.
+#[derive(Clone)]
+struct Share {
+    period: Duration,
+    stop: Arc<AtomicBool>,
+    events: mpsc::UnboundedSender<WatchEvent>,
+    known: Arc<Tables>,
+}
 
-fn look_after_ports(period: Duration, stop: &Arc<AtomicBool>, events: &Events) {
+impl Share {
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+fn look_after_ports(share: &Share) {
     let mut watched: HashMap<PortName, JoinHandle<()>> = HashMap::new();
     let mut complaints: HashMap<PortName, String> = HashMap::new();
-    while !stop.load(Ordering::Relaxed) {
+    while !share.stopped() {
         watched.retain(|_, thread| !thread.is_finished());
         let ports = ports::list(&Roots::default()).unwrap_or_default();
         for port in ports.into_iter().filter(is_watchable) {
@@ -83,8 +111,13 @@ fn look_after_ports(period: Duration, stop: &Arc<AtomicBool>, events: &Events) {
             let started = Umad::open_for_reports(&port)
                 .map_err(|error| error.to_string())
                 .and_then(|umad| {
-                    let (stop, events) = (Arc::clone(stop), events.clone());
-                    let watch = move || watch_port(port, umad, period, &stop, &events);
+                    let share = share.clone();
+                    let watch = move || {
+                        share.known.port_is(&port);
+                        let name = port.name.clone();
+                        watch_port(port, umad, &share);
+                        share.known.forget(&name);
+                    };
                     let thread = thread::Builder::new().name("ublk-srp-watch".into()).spawn(watch);
                     thread.map_err(|error| error.to_string())
                 });
@@ -110,7 +143,7 @@ fn is_watchable(port: &Port) -> bool {
 }
 
 /// Watches one port until it is gone.
-fn watch_port(mut port: Port, umad: Umad, period: Duration, stop: &AtomicBool, events: &Events) {
+fn watch_port(mut port: Port, umad: Umad, share: &Share) {
     let name = port.name.clone();
     tracing::info!(port = %name, "watching for targets");
     // Its events make what happens to the port known at once; without them it is read from time to time.
@@ -118,12 +151,12 @@ fn watch_port(mut port: Port, umad: Umad, period: Duration, stop: &AtomicBool, e
         .inspect_err(|error| tracing::warn!(port = %name, %error, "no events of the HCA"))
         .ok();
     let options = WatchOptions {
-        period,
+        period: share.period,
         ..WatchOptions::default()
     };
     let mut watcher = Watcher::new(port.clone(), umad, options);
     let mut read_at = Instant::now() + READ;
-    while !stop.load(Ordering::Relaxed) {
+    while !share.stopped() {
         let happened = device
             .as_deref()
             .map_or(Happened::default(), |device| happened(device, name.number));
@@ -142,11 +175,21 @@ fn watch_port(mut port: Port, umad: Umad, period: Duration, stop: &AtomicBool, e
                 tracing::info!(port = %name, state = %now.state, "the port's state has changed");
             }
             port = now;
+            share.known.port_is(&port);
             watcher.port_is(port.clone(), happened.reregister);
         }
-        // Nobody listens any more when the daemon ends.
-        let mut tell = |event| drop(events.send(event));
-        if let Err(error) = watcher.run(Instant::now() + SLICE, &mut tell) {
+        let (mut changed, mut scanned) = (false, false);
+        let mut tell = |event| {
+            changed |= matches!(event, WatchEvent::Appeared(_) | WatchEvent::Vanished(_));
+            scanned |= matches!(event, WatchEvent::Scanned(_));
+            // Nobody listens any more when the daemon ends.
+            drop(share.events.send(event));
+        };
+        let ran = watcher.run(Instant::now() + SLICE, &mut tell);
+        if changed || scanned {
+            share.known.targets_are(&name, watcher.known(), scanned);
+        }
+        if let Err(error) = ran {
             tracing::warn!(port = %name, %error, "the port is not watched any more");
             return;
         }

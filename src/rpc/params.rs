@@ -26,8 +26,8 @@ impl Params {
             method::DETACH => Self::of::<DetachParams>(params),
             method::SHOW => Self::of::<ShowParams>(params),
             method::PROBE => Self::of::<ProbeParams>(params),
-            method::LIST | method::STATUS if params.is_null() => Self::Good,
-            method::LIST | method::STATUS => Self::of::<Nothing>(params),
+            method::LIST | method::STATUS | method::TARGETS if params.is_null() => Self::Good,
+            method::LIST | method::STATUS | method::TARGETS => Self::of::<Nothing>(params),
             _ => Self::NoSuchMethod,
         }
     }
@@ -53,6 +53,7 @@ mod tests {
         let good = [
             ("list", Value::Null),
             ("status", json!({})),
+            ("targets", Value::Null),
             ("show", json!({"device": 0})),
             ("attach", json!({"target": "x"})),
             ("detach", json!({"all": true})),

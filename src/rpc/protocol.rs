@@ -19,6 +19,8 @@ pub(crate) mod method {
     pub(crate) const SHOW: &str = "show";
     /// Nothing -> [`super::DaemonStatus`].
     pub(crate) const STATUS: &str = "status";
+    /// Nothing -> [`super::KnownTargets`]; an error where the daemon does not watch.
+    pub(crate) const TARGETS: &str = "targets";
     /// [`super::ProbeParams`] -> [`super::ProbeReport`].
     pub(crate) const PROBE: &str = "probe";
 }
@@ -186,6 +188,49 @@ pub(crate) struct SessionInfo {
 pub(crate) struct ShowParams {
     /// As in `/dev/ublkbN`.
     pub device: u32,
+}
+
+/// The targets that the daemon's watch knows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct KnownTargets {
+    /// Every so many seconds everything is scanned, whatever events tell.
+    pub period: u64,
+    /// Whether targets are attached by themselves, as far as rules allow.
+    pub attaches: bool,
+    /// The ports watched, by name.
+    pub ports: Vec<WatchedPort>,
+}
+
+/// A local port that is watched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct WatchedPort {
+    /// Device and port, such as `mlx5_0/1`.
+    pub port: String,
+    /// Its state, such as `ACTIVE`.
+    pub state: String,
+    /// So many seconds ago everything was scanned; missing before the first scan is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scanned_seconds: Option<u64>,
+    /// The targets seen through it.
+    pub targets: Vec<KnownTarget>,
+}
+
+/// A target that is known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct KnownTarget {
+    /// The target, with the members that `discover --json` shows.
+    #[serde(flatten)]
+    pub target: serde_json::Map<String, serde_json::Value>,
+    /// As `add_target` text, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<String>,
+    /// So many seconds ago it was found first.
+    pub known_seconds: u64,
+    /// So many scans in a row have not found it; after two it is gone.
+    pub missed: u32,
+    /// The session to it, as in [`SessionInfo::id`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<u32>,
 }
 
 /// Have the sessions to a target port ask whether it is there, as when the subnet manager says that it is not. A

@@ -22,6 +22,7 @@ use crate::scan::{Destination, Problem, ScanOptions, ScanReport, Severity};
 use crate::targets::Target;
 use crate::transport::{Address, Exchange, MadTransport, Next, Source, TransportError};
 use subscription::Subscriptions;
+pub use table::Known;
 use table::Table;
 
 /// Within this time the sessions to a port that is said to have gone should be probed.
@@ -109,8 +110,8 @@ impl<T: MadTransport> Watcher<T> {
     }
 
     /// The targets known now.
-    pub fn targets(&self) -> impl Iterator<Item = &Target> {
-        self.table.targets()
+    pub fn known(&self) -> &[Known] {
+        self.table.known()
     }
 
     /// How many reports came from elsewhere than the subnet manager.
@@ -214,7 +215,7 @@ impl<T: MadTransport> Watcher<T> {
             };
         if self
             .table
-            .update(report.targets, whole.then_some(&|_: &Target| true), events)
+            .update(report.targets, now, whole.then_some(&|_: &Target| true), events)
         {
             // What was missed once is looked for again soon.
             self.next_scan = self.next_scan.min(now + RETRY);
@@ -223,7 +224,7 @@ impl<T: MadTransport> Watcher<T> {
             .problems
             .into_iter()
             .for_each(|problem| events(WatchEvent::Problem(problem)));
-        events(WatchEvent::Scanned(self.table.targets().count()));
+        events(WatchEvent::Scanned(self.table.known().len()));
         self.take_heard();
         Ok(())
     }
@@ -236,7 +237,8 @@ impl<T: MadTransport> Watcher<T> {
         };
         let report = self.scan_for(came.iter().map(destination).collect(), events)?;
         // A port without an agent is no problem here: most are.
-        self.table.update(report.targets, None, events);
+        let now = self.exchange.now();
+        self.table.update(report.targets, now, None, events);
         self.take_heard();
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! The targets of a port, and what has changed.
 
+use std::time::Instant;
+
 use super::WatchEvent;
 use crate::targets::Target;
 
@@ -8,23 +10,30 @@ const MISSED: u32 = 2;
 
 /// The targets known.
 #[derive(Default)]
-pub(super) struct Table(Vec<Entry>);
+pub(super) struct Table(Vec<Known>);
 
-struct Entry {
-    target: Target,
-    missed: u32,
+/// A target and what a watcher knows besides.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// The target, as it was found last.
+    pub target: Target,
+    /// When it was found first.
+    pub since: Instant,
+    /// How many scans in a row have not found it; a target that two have not is gone.
+    pub missed: u32,
 }
 
 impl Table {
-    pub(super) fn targets(&self) -> impl Iterator<Item = &Target> {
-        self.0.iter().map(|entry| &entry.target)
+    pub(super) fn known(&self) -> &[Known] {
+        &self.0
     }
 
-    /// Takes in what a scan has found. Of those that `sought` names, what was not found counts as missed. Whether
+    /// Takes in what a scan has found `now`. Of those that `sought` names, what was not found counts as missed. Whether
     /// anything is missed but not given up yet.
     pub(super) fn update(
         &mut self,
         found: Vec<Target>,
+        now: Instant,
         sought: Option<&dyn Fn(&Target) -> bool>,
         events: &mut dyn FnMut(WatchEvent),
     ) -> bool {
@@ -41,7 +50,11 @@ impl Table {
                 }
                 None => {
                     events(WatchEvent::Appeared(Box::new(target.clone())));
-                    self.0.push(Entry { target, missed: 0 });
+                    self.0.push(Known {
+                        target,
+                        since: now,
+                        missed: 0,
+                    });
                 }
             }
         }

@@ -98,7 +98,10 @@ fn it_subscribes_scans_and_scans_again() {
     assert!(bench.run(50).is_empty());
     assert_eq!(bench.run(10), ["scan 2"]);
     assert_eq!(bench.asked(Attribute::INFORM_INFO), 6, "renewed with each scan");
-    assert_eq!(bench.watcher.targets().count(), 2);
+    let known = bench.watcher.known();
+    assert!(known.len() == 2 && known.iter().all(|known| known.missed == 0));
+    let age = bench.subnet.now() - known[0].since;
+    assert!(age > Duration::from_secs(60), "found first long ago: {age:?}");
 }
 
 #[test]
@@ -131,6 +134,8 @@ fn ports_that_go() {
     bench.subnet.0.borrow_mut().ports.remove(&4);
     bench.report(SM_LID, Notice::OUT_OF_SERVICE, &[(6, &gid(0xa1))]);
     assert_eq!(bench.run(3), ["probe a1", "scan 2"]);
+    let missed: Vec<u32> = bench.watcher.known().iter().map(|known| known.missed).collect();
+    assert_eq!(missed, [1, 0]);
     // Gone only after another scan.
     assert_eq!(bench.run(15), ["-a1", "scan 1"]);
 

@@ -78,7 +78,7 @@ fn the_manager_reports_what_comes_and_goes() {
     active(&client, |_| true);
     let mut watch = Watch::new(&client);
     watch.appears();
-    let target = watch.watcher.targets().next().unwrap().clone();
+    let target = watch.watcher.known()[0].target.clone();
 
     // Trap 65 asks for a probe; the scans after it decide.
     fabric.command("Unlink \"Hca3\"[1]");

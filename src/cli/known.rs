@@ -1,0 +1,165 @@
+//! `ublk-srp discover --known`.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::failure::Failure;
+use super::output::Output;
+use super::printable::printable;
+use super::table::Table;
+use crate::rpc::client;
+use crate::rpc::protocol::{KnownTarget, KnownTargets, WatchedPort, method};
+
+/// Shows what the daemon knows; with `lines` as text for `attach`.
+pub(super) fn run(socket: &Path, lines: bool, output: &mut Output) -> Result<(), Failure> {
+    let known: KnownTargets = client::call(socket, method::TARGETS, &())?;
+    if lines {
+        for line in known
+            .ports
+            .iter()
+            .flat_map(|port| &port.targets)
+            .filter_map(|t| t.line.as_ref())
+        {
+            output.text(&format!("{}\n", printable(line)));
+        }
+    } else {
+        output.result(&known, || listing(&known));
+    }
+    if known.ports.is_empty() {
+        output.note(
+            "the daemon watches no port: there is no active InfiniBand port with a MAD device (modprobe ib_umad); its log \
+             says what is wrong with one. RoCE ports have no subnet manager to report anything: `ublk-srp discover` asks there",
+        );
+    } else if known.ports.iter().all(|port| port.targets.is_empty()) {
+        output.note("no SRP target is known");
+    }
+    Ok(())
+}
+
+fn listing(known: &KnownTargets) -> String {
+    known.ports.iter().map(|port| of_port(port, known)).collect()
+}
+
+fn of_port(port: &WatchedPort, known: &KnownTargets) -> String {
+    let scanned = match port.scanned_seconds {
+        Some(seconds) => format!("scanned {} ago", age(seconds)),
+        None => "not scanned yet".to_owned(),
+    };
+    let attaches = if known.attaches { "attached" } else { "not attached" };
+    let mut text = format!(
+        "{} ({}): {scanned}, again every {} and when events tell; targets are {attaches} by themselves\n",
+        printable(&port.port),
+        printable(&port.state),
+        age(known.period),
+    );
+    if port.targets.is_empty() {
+        return text;
+    }
+    let mut table = Table::under(&[
+        "ID_EXT",
+        "IOC_GUID",
+        "DGID",
+        "PKEY",
+        "KNOWN FOR",
+        "SESSION",
+        "CONTROLLER",
+    ]);
+    for target in &port.targets {
+        table.row([
+            field(target, "id_ext"),
+            field(target, "ioc_guid"),
+            field(target, "dgid"),
+            field(target, "pkey"),
+            &missing(target),
+            &target.session.map_or("-".to_owned(), |session| session.to_string()),
+            field(target, "ioc_id"),
+        ]);
+    }
+    text += &table.text("  ");
+    text
+}
+
+fn field<'a>(target: &'a KnownTarget, name: &str) -> &'a str {
+    target.target.get(name).and_then(Value::as_str).unwrap_or("-")
+}
+
+fn missing(target: &KnownTarget) -> String {
+    let known = age(target.known_seconds);
+    match target.missed {
+        0 => known,
+        _ => format!("{known}, not seen last time"),
+    }
+}
+
+/// Seconds as people say them, in one unit.
+fn age(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn target(id_ext: &str, missed: u32, session: Option<u32>) -> KnownTarget {
+        let fields = json!({
+            "id_ext": id_ext, "ioc_guid": "00000000000000a1", "pkey": "ffff", "ioc_id": "evil\u{1b}[2J",
+            "dgid": "fe80:0000:0000:0000:0000:0000:0000:00a1", "lid": 4
+        });
+        let Value::Object(target) = fields else { unreachable!() };
+        KnownTarget {
+            target,
+            line: None,
+            known_seconds: 7300,
+            missed,
+            session,
+        }
+    }
+
+    #[test]
+    fn the_listing() {
+        let watched = |name: &str, scanned_seconds, targets| WatchedPort {
+            port: name.to_owned(),
+            state: "ACTIVE".to_owned(),
+            scanned_seconds,
+            targets,
+        };
+        let known = KnownTargets {
+            period: 60,
+            attaches: false,
+            ports: vec![
+                watched(
+                    "mlx5_0/1",
+                    Some(130),
+                    vec![target("1", 0, Some(3)), target("2", 1, None)],
+                ),
+                watched("mlx5_0/2", None, vec![]),
+            ],
+        };
+        assert_eq!(
+            listing(&known),
+            "mlx5_0/1 (ACTIVE): scanned 2 min ago, again every 60 s and when events tell; targets are not attached by \
+             themselves\n  \
+             ID_EXT  IOC_GUID          DGID                                     PKEY  KNOWN FOR                SESSION  \
+             CONTROLLER\n  \
+             1       00000000000000a1  fe80:0000:0000:0000:0000:0000:0000:00a1  ffff  2 h                      3        \
+             evil\\x1b[2J\n  \
+             2       00000000000000a1  fe80:0000:0000:0000:0000:0000:0000:00a1  ffff  2 h, not seen last time  -        \
+             evil\\x1b[2J\n\
+             mlx5_0/2 (ACTIVE): not scanned yet, again every 60 s and when events tell; targets are not attached by \
+             themselves\n"
+        );
+    }
+
+    #[test]
+    fn ages() {
+        let told = [0, 119, 120, 7199, 7200, 172_799, 172_800].map(age);
+        assert_eq!(told, ["0 s", "119 s", "2 min", "119 min", "2 h", "47 h", "2 days"]);
+    }
+}
