@@ -84,6 +84,10 @@ pub const TARGETS: &[Target] = &[
         run: discovery::rules,
     },
     Target {
+        name: "configuration",
+        run: text::configuration,
+    },
+    Target {
         name: "session",
         run: session::hostile,
     },

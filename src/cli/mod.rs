@@ -126,6 +126,7 @@ mod tests {
         for line in [
             "daemon --socket /x --reactors 2 --log debug",
             "daemon --watch 60 --attach-rules /etc/srp_daemon.conf",
+            "daemon --config /etc/ublk-srp/config.toml --no-watch --no-attach",
             "attach id_ext=1 --lun 0,3-7 --exclude 4 --read-only --json",
             "attach -",
             "attach --dest 10.0.0.1:5555 --id-ext 1 --ioc-guid 2 --initiator-ext 3 --src 10.0.0.2",
@@ -155,7 +156,8 @@ mod tests {
             "show sda",
             "attach x --lun 7-3",
             "daemon --reactors 0",
-            "daemon --attach-rules /etc/srp_daemon.conf",
+            "daemon --watch 60 --no-watch",
+            "daemon --attach-rules /etc/srp_daemon.conf --no-attach",
             "discover nowhere!",
             "discover -c --json",
             "discover -f rules",

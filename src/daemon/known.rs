@@ -98,8 +98,8 @@ impl Tables {
 /// What a daemon answers that knows of none.
 pub(super) fn not_watching() -> ErrorData {
     failure(ErrorKind::NotFound, "the daemon does not watch for targets").remedy(
-        "start it with `ublk-srp daemon --watch SECONDS` to have it watch the InfiniBand ports; `ublk-srp discover` \
-         without --known looks for targets now",
+        "to have it watch the InfiniBand ports, set watch = true under [discovery] in /etc/ublk-srp/config.toml, or \
+         start it with `ublk-srp daemon --watch SECONDS`; `ublk-srp discover` without --known looks for targets now",
     )
 }
 
