@@ -26,7 +26,8 @@ def side_by_side(bench):
     try:
         wait_until("the kernel's initiator has its disks", lambda: peer_disk(1), 30)
         theirs = peer_disk(1)
-        (ours,) = bench.attach(None, "--lun", "1").values()
+        # Which initiator_ext the peer has, the kernel does not tell: beside it ours has to be said.
+        (ours,) = bench.attach(target.line(initiator_ext="0"), "--lun", "1").values()
         check(len(target.sessions()) == 2, f"sessions: {target.sessions()}")
         ours.write(pattern("ours", CHUNK))
         run("dd", f"if={theirs}", "of=/tmp/theirs", "bs=1M", "count=1", "iflag=direct", "status=none")

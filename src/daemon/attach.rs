@@ -16,6 +16,7 @@ use super::device::BlockDevice;
 use super::endpoints::endpoints;
 use super::execute::SessionCommands;
 use super::failure::{Login, chain, failure, login_failure, nothing_attached, unusable};
+use super::kernel_peer;
 use super::liveness::names_of_port;
 use super::registry::Nexus;
 use super::session::{Request, Session, acl_name};
@@ -191,6 +192,9 @@ async fn one_channel(
         let message = format!("session {} is logged in between the same two ports already", other.0);
         return Err(failure(ErrorKind::Exists, message)
             .remedy("for a second path to the same target give it an initiator_ext of its own"));
+    }
+    if ends.is_none() {
+        kernel_peer::check(target, &resolved.local)?;
     }
     let Ends { local, .. } = ends.insert(Ends {
         local: resolved.local.clone(),

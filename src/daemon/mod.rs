@@ -8,6 +8,7 @@ mod device;
 mod endpoints;
 mod execute;
 mod failure;
+mod kernel_peer;
 mod known;
 mod leftover;
 mod liveness;

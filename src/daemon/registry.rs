@@ -278,8 +278,8 @@ impl Registry {
 
 /// Whether two texts mean the same session: the same target port by the same way, as the same initiator.
 fn same_target(one: &TargetOptions, other: &TargetOptions) -> bool {
-    (one.id_ext, one.ioc_guid, one.initiator_ext, &one.transport)
-        == (other.id_ext, other.ioc_guid, other.initiator_ext, &other.transport)
+    let key = |target: &TargetOptions| (target.id_ext, target.ioc_guid, target.initiator_ext.unwrap_or(0));
+    key(one) == key(other) && one.transport == other.transport
 }
 
 fn ending(key: SessionKey) -> ErrorData {

@@ -288,7 +288,10 @@ async fn attach_one(registry: Arc<Registry>, params: AttachParams) {
     let target = params.target.clone();
     match registry.attach(params).await {
         Ok(report) => tracing::info!(target, devices = report.devices.len(), "attached by itself"),
-        Err(error) if error.kind == ErrorKind::Exists => tracing::debug!(target, "attached already"),
+        // By us, or by the kernel's initiator.
+        Err(error) if error.kind == ErrorKind::Exists => {
+            tracing::info!(target, reason = error.message, "not attached by itself");
+        }
         Err(error) => tracing::warn!(target, error = error.message, "could not be attached by itself"),
     }
 }

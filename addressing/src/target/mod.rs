@@ -27,8 +27,8 @@ pub struct TargetOptions {
     pub transport: Transport,
     /// `io_class`: the port id layout.
     pub io_class: IoClass,
-    /// `initiator_ext`: the extension half of the initiator port id.
-    pub initiator_ext: u64,
+    /// `initiator_ext`: the extension half of the initiator port id; not given it is 0.
+    pub initiator_ext: Option<u64>,
     /// `max_sect`: longest request, in units of 512 bytes.
     pub max_sect: Option<u32>,
     /// `max_cmd_per_lun`: commands in flight per logical unit, at least 1.
@@ -83,7 +83,7 @@ impl TargetOptions {
             ioc_guid,
             transport,
             io_class: IoClass::Rev16a,
-            initiator_ext: 0,
+            initiator_ext: None,
             max_sect: None,
             max_cmd_per_lun: None,
             target_can_queue: None,
@@ -107,7 +107,11 @@ impl TargetOptions {
     /// The initiator port id to log in with from the local port whose GUID is `port`.
     #[must_use]
     pub const fn initiator_port(&self, port: Guid) -> PortId {
-        PortId::new(self.initiator_ext, port, self.io_class)
+        let extension = match self.initiator_ext {
+            Some(extension) => extension,
+            None => 0,
+        };
+        PortId::new(extension, port, self.io_class)
     }
 
     /// The keys that were given but change nothing for an initiator outside the kernel.
@@ -143,8 +147,8 @@ impl fmt::Display for TargetOptions {
         if self.io_class != IoClass::default() {
             write!(f, ",io_class={}", self.io_class)?;
         }
-        if self.initiator_ext != 0 {
-            write!(f, ",initiator_ext={:016x}", self.initiator_ext)?;
+        if let Some(extension) = self.initiator_ext {
+            write!(f, ",initiator_ext={extension:016x}")?;
         }
         option(f, "tl_retry_count", self.tl_retry_count)?;
         option(f, "max_sect", self.max_sect)?;

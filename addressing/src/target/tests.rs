@@ -27,6 +27,12 @@ fn infiniband_line() {
     assert_eq!(target.target_port().to_string(), "0x0002c903000e8acc0002c903000e8acc");
     let port = target.initiator_port(Guid(0x1122));
     assert_eq!(port.to_string(), "0x00000000000000000000000000001122");
+    // Given as what it is anyway, it is still given.
+    let chosen = parse(&format!("{LINE},initiator_ext=0")).unwrap();
+    assert_eq!(
+        (chosen.initiator_ext, chosen.initiator_port(Guid(0x1122))),
+        (Some(0), port)
+    );
 }
 
 #[test]
@@ -39,7 +45,7 @@ fn every_key() {
     let target = parse(&text).unwrap();
     assert_eq!(target.to_string(), text);
     assert_eq!(target.io_class, IoClass::Rev10);
-    assert_eq!(target.initiator_ext, 0x200);
+    assert_eq!(target.initiator_ext, Some(0x200));
     assert_eq!(target.target_port().0[..8], target.ioc_guid.0.to_be_bytes());
     assert_eq!((target.tl_retry_count, target.max_sect), (Some(2), Some(8192)));
     assert_eq!((target.max_cmd_per_lun, target.target_can_queue), (Some(16), Some(64)));
@@ -177,7 +183,13 @@ fn transport() -> impl Strategy<Value = Transport> {
 fn target() -> impl Strategy<Value = TargetOptions> {
     let at_least_1 = || prop::option::of(1u32..=i32::MAX as u32);
     let at_least_0 = || prop::option::of(0u32..=i32::MAX as u32);
-    let names = (any::<u64>(), any::<u64>(), transport(), any::<bool>(), any::<u64>());
+    let names = (
+        any::<u64>(),
+        any::<u64>(),
+        transport(),
+        any::<bool>(),
+        any::<Option<u64>>(),
+    );
     let limits = (
         at_least_0(),
         at_least_1(),

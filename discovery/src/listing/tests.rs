@@ -260,7 +260,7 @@ fn every_line_is_one_the_initiator_reads() {
         assert_eq!(read.id_ext, u64::from_str_radix(&target.id_ext, 16).unwrap(), "{line}");
         assert_eq!(
             (read.ioc_guid, read.initiator_ext),
-            (target.ioc_guid, target.port_guid.0),
+            (target.ioc_guid, Some(target.port_guid.0)),
             "{line}"
         );
         assert_eq!(read.io_class.code(), target.io_class, "{line}");
