@@ -133,6 +133,8 @@ fn usage_errors() {
         &["daemon", "--log", "a=b=c"],
         &["discover", "nowhere!"],
         &["discover", "-c", "--json"],
+        &["discover", "--probe"],
+        &["discover", "--config", "/nowhere/config.toml"],
     ] {
         let output = run(&socket, arguments);
         assert_eq!(code(&output), 2, "{arguments:?}: {}", stderr(&output));

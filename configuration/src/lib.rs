@@ -10,6 +10,7 @@ mod error;
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Read};
+use std::num::NonZeroU16;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -44,6 +45,8 @@ pub struct Discovery {
     pub rules: Option<PathBuf>,
     /// Attach wanted targets by itself.
     pub attach: bool,
+    /// Where targets take RDMA/CM logins, which nothing announces.
+    pub rdma_cm_port: Option<NonZeroU16>,
 }
 
 impl Default for Discovery {
@@ -53,6 +56,7 @@ impl Default for Discovery {
             period: Duration::from_secs(60),
             rules: None,
             attach: false,
+            rdma_cm_port: None,
         }
     }
 }
@@ -120,7 +124,8 @@ fn discovery(text: &str, table: &Entry<'_>) -> Result<Discovery, ConfigurationEr
                 found.attach = entry.boolean()?;
                 attach = Some(entry);
             }
-            _ => return Err(entry.unknown(&["watch", "period", "rules", "attach"])),
+            "rdma_cm_port" => found.rdma_cm_port = Some(entry.port()?),
+            _ => return Err(entry.unknown(&["watch", "period", "rules", "attach", "rdma_cm_port"])),
         }
     }
     match attach {
@@ -198,12 +203,22 @@ impl<'a> Entry<'a> {
             .ok_or_else(|| self.wrong("true or false"))
     }
 
+    fn integer(&self) -> Option<i64> {
+        let number = self.value.get_ref().as_integer()?;
+        i64::from_str_radix(number.as_str(), number.radix()).ok()
+    }
+
     fn seconds(&self, range: RangeInclusive<i64>) -> Result<u64, ConfigurationError> {
-        let wanted = || self.wrong(&format!("a number of seconds, {} to {}", range.start(), range.end()));
-        let number = self.value.get_ref().as_integer().ok_or_else(wanted)?;
-        let number = i64::from_str_radix(number.as_str(), number.radix()).ok();
-        let number = number.filter(|number| range.contains(number));
-        number.and_then(|number| u64::try_from(number).ok()).ok_or_else(wanted)
+        let number = self.integer().filter(|number| range.contains(number));
+        let number = number.and_then(|number| u64::try_from(number).ok());
+        let wanted = || format!("a number of seconds, {} to {}", range.start(), range.end());
+        number.ok_or_else(|| self.wrong(&wanted()))
+    }
+
+    fn port(&self) -> Result<NonZeroU16, ConfigurationError> {
+        let number = self.integer().and_then(|number| u16::try_from(number).ok());
+        let port = number.and_then(NonZeroU16::new);
+        port.ok_or_else(|| self.wrong("a port number, 1 to 65535"))
     }
 
     fn path(&self) -> Result<PathBuf, ConfigurationError> {

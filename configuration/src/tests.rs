@@ -16,8 +16,11 @@ fn what_is_said() {
         period: Duration::from_secs(30),
         rules: Some("/etc/srp_daemon.conf".into()),
         attach: true,
+        rdma_cm_port: None,
     };
     assert_eq!(discovery_of(text), said);
+    let port = discovery_of("[discovery]\nrdma_cm_port = 5555").rdma_cm_port;
+    assert_eq!(port.map(NonZeroU16::get), Some(5555));
     // The same in other words.
     let inline = "discovery = { watch = true, period = 30, rules = \"/etc/srp_daemon.conf\", attach = true }\r\n";
     assert_eq!(discovery_of(inline), said);
@@ -32,7 +35,7 @@ fn mistakes_are_named_with_their_line() {
     for (text, told) in [
         (
             "\n[discovery]\nwacth = true\n",
-            "line 3: unknown key discovery.wacth: here may be watch, period, rules, attach",
+            "line 3: unknown key discovery.wacth: here may be watch, period, rules, attach, rdma_cm_port",
         ),
         ("[discovry]\n", "line 1: unknown key discovry: here may be discovery"),
         (
@@ -65,6 +68,11 @@ fn mistakes_are_named_with_their_line() {
             "[discovery]\nattach = true\n",
             "line 2: discovery.attach has no effect without discovery.watch = true",
         ),
+        (
+            "[discovery]\nrdma_cm_port = 0",
+            "discovery.rdma_cm_port = 0: it may be a port number, 1 to 65535",
+        ),
+        ("[discovery]\nrdma_cm_port = 65536", "it may be a port number"),
         ("[discovery]\nwatch = yes\n", "line 2: "),
         ("[discovery]\nwatch = true\nwatch = true\n", "line 3: "),
         ("[discovery\n", "line 1: "),
@@ -90,6 +98,11 @@ fn the_example() {
         .collect();
     let shown = discovery_of(&lines.join("\n"));
     assert_eq!(shown.rules, Some("/etc/srp_daemon.conf".into()));
+    assert_eq!(shown.rdma_cm_port.map(NonZeroU16::get), Some(5555));
+    let shown = Discovery {
+        rdma_cm_port: None,
+        ..shown
+    };
     assert_eq!(Discovery { rules: None, ..shown }, Discovery::default());
 }
 

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use srp_configuration::{Configuration, DEFAULT_PATH, Discovery, ReadError};
+use srp_configuration::Discovery;
 use srp_discovery::rules::{Rules, RulesError};
 use ublk_frontend::reactor::ReactorConfig;
 
+use super::configuration;
 use super::failure::Failure;
 use super::logging;
 use crate::daemon::watch::Plan;
@@ -23,9 +24,6 @@ pub(super) struct Daemon {
     /// How long a reactor looks for work before it sleeps, where work usually comes that soon; 0 to sleep at once
     #[arg(long, value_name = "MICROSECONDS", default_value_t = ReactorConfig::SPIN.as_micros())]
     spin: u128,
-    /// The configuration file, over which options win [default: /etc/ublk-srp/config.toml, where there is one]
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
     /// Watch the InfiniBand ports for targets that come and go, and scan them all every so many seconds
     #[arg(long, value_name = "SECONDS", conflicts_with = "no_watch")]
     watch: Option<NonZeroU16>,
@@ -58,9 +56,9 @@ pub(crate) struct DaemonOptions {
 }
 
 impl Daemon {
-    pub(super) fn run(&self, socket: &Path) -> Result<(), Failure> {
+    pub(super) fn run(&self, socket: &Path, config: Option<&Path>) -> Result<(), Failure> {
         let _last_lines = logging::start(self.log.as_deref())?;
-        let watch = self.plan()?;
+        let watch = self.plan(configuration::read(config)?.discovery)?;
         crate::daemon::check_host()?;
         // Threads inherit it, so all of the daemon's have it: memory is never reclaimed by writing to the disks
         // that they serve.
@@ -84,28 +82,8 @@ impl Daemon {
         Ok(ended?)
     }
 
-    /// What the configuration says, and the options over it.
-    fn configuration(&self) -> Result<Configuration, Failure> {
-        let path = self.config.as_deref().unwrap_or(Path::new(DEFAULT_PATH));
-        let read = Configuration::read(path).map_err(|error| {
-            let kind = match error {
-                ReadError::Io { .. } => ErrorKind::Host,
-                _ => ErrorKind::Usage,
-            };
-            Failure::new(kind, error.to_string())
-        })?;
-        match (read, &self.config) {
-            (None, Some(path)) => Err(Failure::new(
-                ErrorKind::Usage,
-                format!("there is no configuration file {}", path.display()),
-            )),
-            (read, _) => Ok(read.unwrap_or_default()),
-        }
-    }
-
     /// How ports are watched.
-    fn plan(&self) -> Result<Option<Plan>, Failure> {
-        let mut discovery = self.configuration()?.discovery;
+    fn plan(&self, mut discovery: Discovery) -> Result<Option<Plan>, Failure> {
         self.win_over(&mut discovery);
         if !discovery.watch {
             return match self.attach_rules {
@@ -149,6 +127,7 @@ mod tests {
     use super::*;
     use crate::rpc::scratch::Scratch;
     use clap::Parser;
+    use srp_configuration::Configuration;
 
     #[derive(Parser)]
     struct Line {
@@ -159,15 +138,14 @@ mod tests {
     /// The plan of a daemon with this configuration and these options, `RULES` being a file of rules.
     fn plan(configuration: &str, options: &str) -> Result<Option<Plan>, String> {
         let scratch = Scratch::new();
-        let (config, rules) = (scratch.path("config.toml"), scratch.path("rules"));
+        let rules = scratch.path("rules");
         let rules_text = rules.to_str().unwrap();
         std::fs::write(&rules, "a queue_size=8\n").unwrap();
-        std::fs::write(&config, configuration.replace("RULES", rules_text)).unwrap();
+        let configuration = Configuration::parse(&configuration.replace("RULES", rules_text)).unwrap();
         let options = options.replace("RULES", rules_text);
-        let given = ["daemon", "--config", config.to_str().unwrap()];
-        let words = given.into_iter().chain(options.split_whitespace());
+        let words = std::iter::once("daemon").chain(options.split_whitespace());
         let daemon = Line::try_parse_from(words).map_err(|error| error.to_string())?.daemon;
-        daemon.plan().map_err(|failure| failure.text())
+        daemon.plan(configuration.discovery).map_err(|failure| failure.text())
     }
 
     const ALL: &str = "[discovery]\nwatch = true\nperiod = 30\nattach = true\nrules = 'RULES'\n";
@@ -201,21 +179,13 @@ mod tests {
             let error = plan(configuration, options).unwrap_err();
             assert!(error.contains(told), "{error}");
         };
-        refused("[discovery]\nwatch = maybe", "", "config.toml, line 2: ");
         refused("", "--attach-rules RULES", "add --watch SECONDS");
-        refused("", "--config /nowhere/config.toml", "cannot be used multiple times");
         refused("", "--watch 7 --no-watch", "cannot be used with");
         let broken = "[discovery]\nwatch = true\nattach = true\nrules = '/nowhere/rules'";
         refused(broken, "", "cannot read /nowhere/rules");
         assert!(
             plan(&broken.replace("attach = true", ""), "").is_ok(),
             "they are not needed"
-        );
-        let missing = Line::try_parse_from(["daemon", "--config", "/nowhere/config.toml"]).unwrap();
-        let error = missing.daemon.plan().unwrap_err().text();
-        assert!(
-            error.contains("there is no configuration file /nowhere/config.toml"),
-            "{error}"
         );
     }
 }

@@ -13,6 +13,7 @@ use srp_discovery::scan::{
     Cause, Destination, PortSelector, Progress, ScanError, ScanOptions, ScanReport, Severity, SubnetError, discover,
 };
 
+use super::configuration;
 use super::failure::Failure;
 use super::kernel_peer;
 use super::known;
@@ -37,11 +38,12 @@ pub(super) struct Discover {
     /// Print lines for `attach` (and for ib_srp's add_target)
     #[arg(short = 'c', long = "lines", conflicts_with = "json")]
     lines: bool,
-    /// Where the targets take RDMA/CM logins; RoCE lines need it, and nothing announces it
+    /// Where the targets take RDMA/CM logins; RoCE lines need it, and nothing announces it [default: what the
+    /// configuration says]
     #[arg(long, value_name = "PORT")]
     rdma_cm_port: Option<NonZeroU16>,
     /// Try at --rdma-cm-port whether a target takes logins there; the login tried is one that is refused in any case
-    #[arg(long, requires = "rdma_cm_port")]
+    #[arg(long)]
     probe: bool,
     /// With -c: leave out what the rules of this file disallow, and add the options they give, as srp_daemon does with
     /// /etc/srp_daemon.conf
@@ -56,7 +58,7 @@ pub(super) struct Discover {
     /// Ask nobody: show what the daemon knows that watches the InfiniBand ports (`daemon --watch`)
     #[arg(
         long,
-        conflicts_with_all = ["addresses", "device", "umad", "rdma_cm_port", "rules", "timeout", "retries", "verbose"]
+        conflicts_with_all = ["addresses", "device", "umad", "rdma_cm_port", "probe", "rules", "timeout", "retries", "verbose"]
     )]
     known: bool,
     /// Also tell of neighbours that do not answer, and of empty slots
@@ -73,16 +75,26 @@ fn selector(text: &str) -> Result<PortSelector, String> {
 }
 
 impl Discover {
-    pub(super) fn run(&self, socket: &Path, output: &mut Output) -> Result<(), Failure> {
+    pub(super) fn run(&self, socket: &Path, config: Option<&Path>, output: &mut Output) -> Result<(), Failure> {
         if self.known {
             return known::run(socket, self.lines, output);
         }
         let rules = self.rules.as_deref().map(Rules::read).transpose();
         let rules = rules.map_err(|error| rules_failure(&error))?.unwrap_or_default();
+        let rdma_cm_port = match self.rdma_cm_port {
+            Some(port) => Some(port),
+            None => configuration::read(config)?.discovery.rdma_cm_port,
+        };
+        if self.probe && rdma_cm_port.is_none() {
+            return Err(
+                Failure::new(ErrorKind::Usage, "--probe needs to know where targets take logins")
+                    .remedy("give --rdma-cm-port PORT, or set discovery.rdma_cm_port in the configuration"),
+            );
+        }
         let mut options = ScanOptions {
             ports: self.device.iter().chain(&self.umad).cloned().collect(),
             destinations: self.addresses.clone(),
-            rdma_cm_port: self.rdma_cm_port,
+            rdma_cm_port,
             ..ScanOptions::default()
         };
         for patience in [&mut options.patience, &mut options.subnet_patience] {

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod attach;
+mod configuration;
 pub(crate) mod daemon;
 mod detach;
 mod device;
@@ -41,6 +42,9 @@ struct Cli {
     /// The daemon's control socket
     #[arg(long, global = true, help_heading = "General options", value_name = "PATH", default_value = DEFAULT_SOCKET)]
     socket: PathBuf,
+    /// The configuration file, over which options win [default: /etc/ublk-srp/config.toml, where there is one]
+    #[arg(long, global = true, help_heading = "General options", value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Results as JSON, one object per line
     #[arg(long, global = true, help_heading = "General options")]
     json: bool,
@@ -71,16 +75,16 @@ pub(crate) fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Err(error) => return not_understood(&error, arguments.iter().any(|argument| argument == "--json")),
     };
     let mut output = Output::new(cli.json);
-    let socket = &cli.socket;
+    let (socket, config) = (&cli.socket, cli.config.as_deref());
     let done = match &cli.command {
-        Command::Discover(discover) => discover.run(socket, &mut output),
+        Command::Discover(discover) => discover.run(socket, config, &mut output),
         Command::Whoami(whoami) => whoami.run(&mut output),
         Command::Attach(attach) => attach.run(socket, &mut output),
         Command::List(list) => list.run(socket, &mut output),
         Command::Show(show) => show.run(socket, &mut output),
         Command::Detach(detach) => detach.run(socket, &mut output),
         Command::Status(status) => status.run(socket, &mut output),
-        Command::Daemon(daemon) => daemon.run(socket),
+        Command::Daemon(daemon) => daemon.run(socket, config),
     };
     if let Err(failure) = done {
         output.failure(&failure);
@@ -164,7 +168,6 @@ mod tests {
             "discover --known 10.0.0.1",
             "discover --known -i mlx5_0",
             "discover --known -c -f rules",
-            "discover --probe",
             "discover --rdma-cm-port 0",
             "frobnicate",
         ] {
