@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use srp_addressing::{IoClass, PortId};
 use srp_discovery::listing::{LineError, LineOptions, ListingOptions, add_target_line, io_unit};
+use srp_discovery::ports::{self, Port, Roots};
 use srp_discovery::rules::{Rules, RulesError, Verdict};
 use srp_discovery::scan::{
     Cause, Destination, PortSelector, Progress, ScanError, ScanOptions, ScanReport, Severity, SubnetError, discover,
@@ -74,6 +75,24 @@ fn selector(text: &str) -> Result<PortSelector, String> {
     }
 }
 
+/// The ports named by device and by umad device; named by both, they must be the same.
+fn selectors(devices: &[PortSelector], umads: &[PortSelector], ports: &[Port]) -> Result<Vec<PortSelector>, Failure> {
+    if devices.is_empty() || umads.is_empty() {
+        return Ok(devices.iter().chain(umads).cloned().collect());
+    }
+    for umad in umads {
+        // What does not exist is told when it is looked for.
+        if let Some(port) = ports.iter().find(|port| umad.selects(port))
+            && !devices.iter().any(|device| device.selects(port))
+        {
+            let devices: Vec<String> = devices.iter().map(ToString::to_string).collect();
+            let what = format!("{umad} belongs to port {}, not to {}", port.name, devices.join(", "));
+            return Err(Failure::new(ErrorKind::Usage, what).remedy("give either of -d and -i; each finds the other"));
+        }
+    }
+    Ok(umads.to_vec())
+}
+
 impl Discover {
     pub(super) fn run(&self, socket: &Path, config: Option<&Path>, output: &mut Output) -> Result<(), Failure> {
         if self.known {
@@ -92,7 +111,11 @@ impl Discover {
             );
         }
         let mut options = ScanOptions {
-            ports: self.device.iter().chain(&self.umad).cloned().collect(),
+            ports: selectors(
+                &self.device,
+                &self.umad,
+                &ports::list(&Roots::default()).unwrap_or_default(),
+            )?,
             destinations: self.addresses.clone(),
             rdma_cm_port,
             ..ScanOptions::default()
@@ -258,5 +281,46 @@ fn kind(cause: &Cause) -> ErrorKind {
         | Cause::LinkLayer
         | Cause::Subnet(SubnetError::NoManager | SubnetError::NotAGid) => ErrorKind::Host,
         _ => ErrorKind::Target,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use srp_discovery::model::subnet::Subnet;
+    use srp_discovery::ports::PortName;
+
+    fn port(device: &str, number: u32, umad: &str) -> Port {
+        Port {
+            name: PortName {
+                device: device.to_owned(),
+                number,
+            },
+            umad: Some(format!("/dev/infiniband/{umad}").into()),
+            ..Subnet::local_port()
+        }
+    }
+
+    #[test]
+    fn ports_named_twice_agree() {
+        let ports = [
+            port("mlx5_0", 1, "umad0"),
+            port("mlx5_0", 2, "umad1"),
+            port("mlx5_1", 1, "umad2"),
+        ];
+        let named = |device: &[&str], umad: &[&str]| {
+            let of = |names: &[&str]| names.iter().map(|name| PortSelector::from(*name)).collect::<Vec<_>>();
+            let found = selectors(&of(device), &of(umad), &ports).map_err(|failure| failure.text())?;
+            let selected = ports.iter().filter(|port| found.iter().any(|s| s.selects(port)));
+            Ok::<_, String>(selected.map(|port| port.name.to_string()).collect::<Vec<_>>())
+        };
+        assert_eq!(named(&["mlx5_0"], &[]).unwrap(), ["mlx5_0/1", "mlx5_0/2"]);
+        assert_eq!(named(&[], &["umad2"]).unwrap(), ["mlx5_1/1"]);
+        assert_eq!(named(&["mlx5_0"], &["/dev/infiniband/umad1"]).unwrap(), ["mlx5_0/2"]);
+        let error = named(&["mlx5_0:1"], &["umad1"]).unwrap_err();
+        assert!(
+            error.contains("umad1 belongs to port mlx5_0/2, not to mlx5_0:1"),
+            "{error}"
+        );
     }
 }
