@@ -17,7 +17,7 @@ mod logging;
 mod output;
 mod printable;
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 mod show;
 mod size;
 mod table;

@@ -21,7 +21,7 @@ pub(super) fn device() -> DeviceInfo {
     }
 }
 
-pub(super) fn session() -> SessionInfo {
+pub(crate) fn session() -> SessionInfo {
     SessionInfo {
         id: 1,
         target: "id_ext=0000000000000001,ioc_guid=0000000000000001,dest=10.0.0.1:5555".to_owned(),

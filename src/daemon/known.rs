@@ -104,22 +104,22 @@ pub(super) fn not_watching() -> ErrorData {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use srp_addressing::{Guid, PKey};
+pub(crate) mod samples {
+    use srp_addressing::{Gid, Guid, PKey, ServiceId};
     use srp_discovery::model::subnet::Subnet;
-    use srp_discovery::ports::{LinkLayer, PortState};
+    use srp_discovery::ports::LinkLayer;
+    use srp_discovery::targets::Target;
     use srp_discovery::text::FabricText;
 
-    fn target(guid: u64) -> Target {
+    pub(crate) fn target(guid: u64) -> Target {
         Target {
             id_ext: format!("{guid:x}"),
             ioc_guid: Guid(guid),
-            gid: srp_addressing::Gid::new(0xfe80_0000_0000_0000, Guid(guid)),
+            gid: Gid::new(0xfe80_0000_0000_0000, Guid(guid)),
             lid: 7,
             port_guid: Guid(guid),
             pkey: PKey::DEFAULT,
-            service_id: srp_addressing::ServiceId(guid),
+            service_id: ServiceId(guid),
             service_name: FabricText::from_field(b"SRP.T10:1"),
             io_class: 0x0100,
             ioc_id: FabricText::from_field(b"an array"),
@@ -133,6 +133,15 @@ mod tests {
             rdma_cm: None,
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::samples::target;
+    use super::*;
+    use srp_addressing::Guid;
+    use srp_discovery::model::subnet::Subnet;
+    use srp_discovery::ports::PortState;
 
     #[test]
     fn what_is_told() {

@@ -2,17 +2,17 @@
 //!
 //! What is found is logged, and logged in to where the administrator has asked for that.
 
+mod attacher;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use srp_discovery::listing::{LineOptions, add_target_line};
 use srp_discovery::ports::{self, LinkLayer, Port, PortName, PortState, Roots};
-use srp_discovery::rules::{Rules, Verdict};
+use srp_discovery::rules::Rules;
 use srp_discovery::scan::Severity;
-use srp_discovery::targets::Target;
 use srp_discovery::umad::Umad;
 use srp_discovery::watch::{WatchEvent, WatchOptions, Watcher};
 use srp_verbs::device::{Device, DeviceEvent};
@@ -20,7 +20,8 @@ use tokio::sync::mpsc;
 
 use super::known::Tables;
 use super::registry::Registry;
-use crate::rpc::protocol::{AttachParams, ErrorKind};
+use crate::rpc::protocol::{AttachParams, AttachReport, ErrorData};
+use attacher::Attacher;
 
 /// How often ports are looked for that nobody watches yet.
 const LOOK: Duration = Duration::from_secs(5);
@@ -233,24 +234,33 @@ fn happened(device: &Device, number: u32) -> Happened {
 }
 
 /// Does what the plan says about what was seen.
-async fn act(mut told: mpsc::UnboundedReceiver<WatchEvent>, attach: Option<Rules>, registry: Arc<Registry>) {
-    while let Some(event) = told.recv().await {
+async fn act(mut told: mpsc::UnboundedReceiver<WatchEvent>, rules: Option<Rules>, registry: Arc<Registry>) {
+    let attach = {
+        let registry = Arc::clone(&registry);
+        move |params| {
+            let registry = Arc::clone(&registry);
+            async move { registry.attach(params).await }
+        }
+    };
+    let mut attacher = rules.map(|rules| Attacher::new(rules, attach));
+    loop {
+        let event = tokio::select! {
+            event = told.recv() => event,
+            () = ended(&mut attacher) => continue,
+        };
+        let Some(event) = event else { return };
+        if let Some(attacher) = &mut attacher {
+            attacher.see(&event);
+        }
         match event {
-            WatchEvent::Appeared(target) => {
-                tracing::info!(
-                    port = %target.port, id_ext = target.id_ext, ioc_guid = %target.ioc_guid, dgid = %target.gid,
-                    pkey = %target.pkey, "a target has appeared"
-                );
-                if let Some(params) = attach.as_ref().and_then(|rules| login(rules, &target)) {
-                    tokio::spawn(attach_one(Arc::clone(&registry), params));
-                }
-            }
-            WatchEvent::Vanished(target) => {
-                tracing::warn!(
-                    port = %target.port, id_ext = target.id_ext, ioc_guid = %target.ioc_guid, dgid = %target.gid,
-                    "a target has vanished"
-                );
-            }
+            WatchEvent::Appeared(target) => tracing::info!(
+                port = %target.port, id_ext = target.id_ext, ioc_guid = %target.ioc_guid, dgid = %target.gid,
+                pkey = %target.pkey, "a target has appeared"
+            ),
+            WatchEvent::Vanished(target) => tracing::warn!(
+                port = %target.port, id_ext = target.id_ext, ioc_guid = %target.ioc_guid, dgid = %target.gid,
+                "a target has vanished"
+            ),
             WatchEvent::Probe(gid) => {
                 tracing::warn!(%gid, "the subnet manager says that this port has gone");
                 // Probes take their time, and further events must not wait for it.
@@ -263,35 +273,14 @@ async fn act(mut told: mpsc::UnboundedReceiver<WatchEvent>, attach: Option<Rules
     }
 }
 
-/// The login that the rules want for a target.
-fn login(rules: &Rules, target: &Target) -> Option<AttachParams> {
-    let Verdict::Allow(rule_options) = rules.verdict(target) else {
-        return None;
-    };
-    let options = LineOptions {
-        rule_options,
-        ..LineOptions::default()
-    };
-    match add_target_line(target, &options) {
-        Ok(target) => Some(AttachParams {
-            target,
-            ..AttachParams::default()
-        }),
-        Err(error) => {
-            tracing::warn!("{error}");
-            None
-        }
-    }
-}
-
-async fn attach_one(registry: Arc<Registry>, params: AttachParams) {
-    let target = params.target.clone();
-    match registry.attach(params).await {
-        Ok(report) => tracing::info!(target, devices = report.devices.len(), "attached by itself"),
-        // By us, or by the kernel's initiator.
-        Err(error) if error.kind == ErrorKind::Exists => {
-            tracing::info!(target, reason = error.message, "not attached by itself");
-        }
-        Err(error) => tracing::warn!(target, error = error.message, "could not be attached by itself"),
+/// Waits until an attach by itself has ended; for ever where nothing is attached so.
+async fn ended<F, R>(attacher: &mut Option<Attacher<F>>)
+where
+    F: Fn(AttachParams) -> R,
+    R: Future<Output = Result<AttachReport, ErrorData>> + Send + 'static,
+{
+    match attacher {
+        Some(attacher) => attacher.ended().await,
+        None => std::future::pending().await,
     }
 }
