@@ -2,49 +2,10 @@
 //!
 //! `SRP_FUZZ_CHANGES=n` tries so many changes per seed, `SRP_FUZZ_SEED=n` others; without a fuzzer this is the soak.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use srp_fuzz::TARGETS;
-
-/// Counts what a thread holds at most.
-struct Counting;
-
-thread_local! {
-    static HELD: Cell<usize> = const { Cell::new(0) };
-    static MOST: Cell<usize> = const { Cell::new(0) };
-}
-
-fn took(bytes: usize) {
-    let _ = HELD.try_with(|held| {
-        held.set(held.get() + bytes);
-        let _ = MOST.try_with(|most| most.set(most.get().max(held.get())));
-    });
-}
-
-fn gave(bytes: usize) {
-    let _ = HELD.try_with(|held| held.set(held.get().saturating_sub(bytes)));
-}
-
-// SAFETY: every call is passed on to the system's allocator; counting allocates nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        took(layout.size());
-        // SAFETY: as the caller promises.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        gave(layout.size());
-        // SAFETY: as the caller promises.
-        unsafe { System.dealloc(memory, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// Changes tried per seed.
 const CHANGES: u64 = 1000;
@@ -52,7 +13,7 @@ const CHANGES: u64 = 1000;
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// What may be held for an input of so many bytes. A world of the session's target is as large as it is.
-fn allowed(name: &str, len: usize) -> usize {
+fn allowed(name: &str, len: u64) -> u64 {
     if name == "session" {
         16 << 20
     } else if name == "scan" {
@@ -65,12 +26,10 @@ fn allowed(name: &str, len: usize) -> usize {
 }
 
 fn feed(name: &str, run: fn(&[u8]), input: &[u8]) {
-    let (before, start) = (HELD.with(Cell::get), Instant::now());
-    MOST.with(|most| most.set(before));
-    run(input);
-    let held = MOST.with(Cell::get) - before;
+    let start = Instant::now();
+    let held = allocation_counter::measure(|| run(input)).bytes_max;
     assert!(
-        held <= allowed(name, input.len()),
+        held <= allowed(name, input.len() as u64),
         "{name}: {held} bytes were allocated for {} of input: {input:02x?}",
         input.len()
     );

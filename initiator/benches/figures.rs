@@ -5,8 +5,6 @@
 #[path = "../tests/bare/mod.rs"]
 mod bare;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::hint::black_box;
 use std::time::Instant;
 
@@ -14,39 +12,14 @@ use bare::Load;
 use srp_initiator::scsi::{Cdb, Lun};
 use srp_initiator::wire::{Command, Data, FromTarget, MemoryDescriptor, Response, TaskAttribute};
 
-struct Counting;
-
-thread_local! {
-    static HELD: Cell<usize> = const { Cell::new(0) };
-}
-
-// SAFETY: every call is passed on to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let _ = HELD.try_with(|held| held.set(held.get() + layout.size()));
-        // SAFETY: as the caller promises.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        let _ = HELD.try_with(|held| held.set(held.get().saturating_sub(layout.size())));
-        // SAFETY: as the caller promises.
-        unsafe { System.dealloc(memory, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
 /// Codec calls timed.
 const CALLS: u32 = 5_000_000;
 
-fn bytes<T>(make: impl FnOnce() -> T) -> usize {
-    let before = HELD.get();
-    let made = make();
-    let held = HELD.get() - before;
+fn bytes<T>(make: impl FnOnce() -> T) -> i64 {
+    let mut made = None;
+    let held = allocation_counter::measure(|| made = Some(make()));
     drop(made);
-    held
+    held.bytes_current
 }
 
 fn nanoseconds(mut call: impl FnMut()) -> f64 {
