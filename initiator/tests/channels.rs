@@ -7,7 +7,7 @@ use std::time::Duration;
 use common::{ended, failed, finish, lun, outcome, run_for, spec, succeeded};
 use srp_initiator::scsi::BlockError;
 use srp_initiator::session::RequestId;
-use srp_initiator::sim::{Function, Injection, Outcome, World, WorldSpec};
+use srp_initiator::sim::{CreditPolicy, Function, Injection, Outcome, Span, World, WorldSpec};
 use srp_initiator::wire::TaskResponse;
 
 fn with_channels(channels: usize, disks: u32) -> WorldSpec {
@@ -130,4 +130,32 @@ fn without_a_reset_a_write_of_unknown_fate_fails() {
         succeeded(&world, &[read]);
         assert!(ended(&world, write).as_nanos() < 11_000_000_000);
     }
+}
+
+/// Two channels that take one command each and no more, with an arena for one request each, made anew a second after
+/// they are lost; the first has had its command, on the second a read of unit 0 was refused and holds the arena.
+fn spent() -> (World, RequestId) {
+    let mut spec = with_channels(2, 2);
+    spec.target.request_limit = 2;
+    spec.target.credit = CreditPolicy::Never;
+    (spec.arena, spec.max_transfer) = (64 << 10, 64 << 10);
+    spec.relogin = Some(Span::micros(1_000_000, 1_000_000));
+    let mut world = World::new(spec);
+    let first = world.read(0, 0, 128);
+    run_for(&mut world, Duration::from_secs(1));
+    succeeded(&world, &[first]);
+    let attention = Injection::UnitAttention { asc: 0x29, ascq: 0 };
+    world.fabric().target_mut().inject(lun(0), attention);
+    let refused = world.read(0, 128, 128);
+    run_for(&mut world, Duration::from_secs(1));
+    (world, refused)
+}
+
+#[test]
+fn one_that_holds_a_buffer_of_a_channel_without_credit_goes_to_another() {
+    let (mut world, refused) = spent();
+    let first = world.qps(0)[0];
+    world.fabric().break_queue_pair(first);
+    run_for(&mut world, Duration::from_secs(2));
+    succeeded(&world, &[refused]);
 }

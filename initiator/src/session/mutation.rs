@@ -40,6 +40,8 @@ pub enum Mutation {
     BusyIsGood,
     /// What holds a buffer waits behind what needs one.
     HoldersInLine,
+    /// A request that holds a buffer of a channel without credit waits for that channel.
+    BoundForEver,
     /// What waits for the end of a pause is forgotten when its queue fails.
     DelayedForgotten,
     /// A target that gives no credit is waited for.
@@ -90,6 +92,7 @@ impl Mutation {
         Self::CreditRequestIgnored,
         Self::BusyIsGood,
         Self::HoldersInLine,
+        Self::BoundForEver,
         Self::DelayedForgotten,
         Self::StarvedForEver,
         Self::UnsuppliedSilently,

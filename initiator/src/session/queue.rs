@@ -1,5 +1,6 @@
 //! Who is next: first in, first out within a logical unit, round robin across them.
 
+use super::channel::Channel;
 use super::depth::Depth;
 use super::engine::Engine;
 use super::mutation::Mutation;
@@ -199,7 +200,15 @@ impl<F: Fabric> Engine<F> {
     fn start_somewhere(&mut self, key: Key, session: usize, now: Instant) -> Started {
         let bound = self.requests.get(key).filter(|request| request.extent.is_some());
         if let Some(index) = bound.and_then(|request| request.channel) {
-            return self.start(key, index, now);
+            let bound_for_ever = self.mutated.is(Mutation::BoundForEver);
+            if self.has_room(index) || bound_for_ever {
+                return self.start(key, index, now);
+            }
+            let channels = self.sessions[session].as_ref().map(|session| &session.channels);
+            if channels.is_some_and(|channels| channels.iter().any(|&other| self.has_room(other))) {
+                // Its data is copied once more; waiting, it would keep those behind it from the other channel.
+                self.detach(key);
+            }
         }
         let mut outcome = Started::Wait;
         for offset in 0.. {
@@ -225,20 +234,27 @@ impl<F: Fabric> Engine<F> {
         outcome
     }
 
+    fn has_room(&self, channel: usize) -> bool {
+        self.channels[channel].as_ref().is_some_and(Channel::has_room)
+    }
+
     /// Whether a session has requests that wait for their turn.
     pub(super) fn is_waiting(&self, session: usize) -> bool {
         let ready = self.sessions[session].as_ref().map(|session| &session.ready);
         ready.is_some_and(|ready| ready.iter().any(|&queue| self.head(queue).is_some()))
     }
 
-    /// The place in the ring, behind the front, of a queue whose first request needs no further buffer.
+    /// The place in the ring, behind the front, of a queue whose first request needs no further buffer and can be sent.
     fn content(&self, session: usize) -> Option<usize> {
-        let ready = &self.sessions[session].as_ref()?.ready;
+        let state = self.sessions[session].as_ref()?;
         let content = |queue: usize| {
             let request = self.head(queue).and_then(|key| self.requests.get(key));
-            request.is_some_and(|request| request.extent.is_some() || request.transfer == Transfer::None)
+            request.is_some_and(|request| match (request.extent, request.channel) {
+                (Some(_), Some(index)) => self.has_room(index),
+                _ => request.transfer == Transfer::None && state.channels.iter().any(|&index| self.has_room(index)),
+            })
         };
-        (1..ready.len()).find(|&place| content(ready[place]))
+        (1..state.ready.len()).find(|&place| content(state.ready[place]))
     }
 
     fn bring_forward(&mut self, session: usize, place: usize) {

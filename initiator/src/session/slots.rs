@@ -93,14 +93,20 @@ pub(super) enum Concern {
 }
 
 impl Channel {
-    /// Whether a command can be started: a slot, and a credit beyond the one for task management.
+    /// Whether there is a credit beyond the one for task management.
+    fn has_credit(&self) -> bool {
+        self.credits > i64::from(!self.mutated.is(Mutation::LastCreditUsed))
+    }
+
+    /// Whether a command can be started: a slot and a credit.
+    pub(super) fn has_room(&self) -> bool {
+        self.has_credit() && !self.free_commands.is_empty()
+    }
+
+    /// The same, counting that credit was short.
     pub(super) fn can_start(&mut self) -> bool {
-        let kept = i64::from(!self.mutated.is(Mutation::LastCreditUsed));
-        if self.credits <= kept {
-            self.zero_credit += 1;
-            return false;
-        }
-        !self.free_commands.is_empty()
+        self.zero_credit += u64::from(!self.has_credit());
+        self.has_room()
     }
 
     /// Takes a slot and a credit for a command. Only after [`Channel::can_start`].

@@ -31,32 +31,31 @@ impl<F: Fabric> Engine<F> {
         let Some(channel) = &mut self.channels[index] else {
             return Started::Wait;
         };
-        let (space, len) = match transfer {
-            Transfer::None => (None, 0),
-            Transfer::ToInitiator(len) => (Some(&mut channel.read_space), len),
-            Transfer::ToTarget(len) => (Some(&mut channel.write_space), len),
+        let len = match transfer {
+            Transfer::None => 0,
+            Transfer::ToInitiator(len) | Transfer::ToTarget(len) => len,
         };
         if len > channel.max_transfer {
             return self.refuse(queue, key, BlockError::Invalid);
         }
+        // Before the buffer: for want of that alone another request may be let go first.
+        if !channel.can_start() {
+            channel.starve(command_limit);
+            return Started::Wait;
+        }
         let mut extent = None;
-        if let (Some(space), false) = (space, held) {
-            extent = space.allocate(len);
+        if !held && transfer != Transfer::None {
+            extent = match transfer {
+                Transfer::ToTarget(_) => channel.write_space.allocate(len),
+                _ => channel.read_space.allocate(len),
+            };
             if extent.is_none() {
                 return Started::NoBuffer;
             }
         }
-        let slot = if channel.can_start() {
-            // Nothing is overdue before it is sent.
-            channel.claim(key, Instant::from_nanos(u64::MAX))
-        } else {
-            channel.starve(command_limit);
-            None
-        };
-        let Some(slot) = slot else {
-            if let Some(extent) = extent {
-                self.give_back(index, transfer, extent);
-            }
+        // Nothing is overdue before it is sent.
+        let Some(slot) = channel.claim(key, Instant::from_nanos(u64::MAX)) else {
+            debug_assert!(false, "a channel that can start has a slot");
             return Started::Wait;
         };
         self.pop_waiting(queue);

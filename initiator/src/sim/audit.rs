@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::check::rule;
 use super::world::{SLACK, World};
-use crate::scsi::Lun;
-use crate::session::LunKey;
+use crate::scsi::{BlockError, Lun};
+use crate::session::{LunKey, RequestId};
 use crate::time::Instant;
 
 impl World {
@@ -47,6 +47,26 @@ impl World {
             session.dead.retain(|qp| !fabric.is_quiet(*qp));
         }
         self.client.shadow.refresh(|qp| fabric.is_quiet(qp));
+    }
+
+    /// A request whose time is over while it waits was waiting for something: credit, or the end of another.
+    pub(super) fn check_reason(&self, id: RequestId, error: BlockError) {
+        let heard = self.engine.fabric().net.heard == self.now;
+        let Some(pending) = self
+            .client
+            .pending
+            .get(&id)
+            .filter(|_| error == BlockError::Timeout && !heard)
+        else {
+            return;
+        };
+        let Some(session) = self.sessions.get(pending.session as usize) else {
+            return;
+        };
+        let states = || session.qps.iter().filter_map(|qp| self.engine.channel_state(*qp));
+        if states().all(|state| state.commands == 0) && states().any(|state| state.credits > 1) {
+            self.broken(rule::DEADLINE, format!("{id:?} was given up with nothing in its way"));
+        }
     }
 
     /// What must hold when nothing is left to happen.

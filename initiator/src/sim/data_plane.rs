@@ -145,6 +145,7 @@ impl Fabric for SimFabric {
                 return;
             };
             self.tell(&finished);
+            self.net.heard = self.net.now;
             out.push(finished.completion);
         }
     }

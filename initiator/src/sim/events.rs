@@ -102,6 +102,7 @@ impl World {
             Event::Done { id, result } => {
                 if let Err(error) = result {
                     self.fabric().net.tally.count(request_failed(error));
+                    self.check_reason(id, error);
                 }
                 let session = self.client.pending.get(&id).map_or(0, |pending| pending.session);
                 let dead = self.sessions[session as usize].dead.clone();

@@ -59,6 +59,7 @@ impl SimFabric {
             agenda: Agenda::default(),
             queue_pairs: BTreeMap::new(),
             finished: VecDeque::new(),
+            heard: Instant::default(),
             notices: VecDeque::new(),
             posts: Vec::new(),
             checks: Checks::default(),

@@ -71,6 +71,8 @@ pub(super) struct Net {
     pub(super) agenda: Agenda<Happening>,
     pub(super) queue_pairs: BTreeMap<QueuePairId, SimQueuePair>,
     pub(super) finished: VecDeque<Finished>,
+    /// When a completion was polled last.
+    pub(super) heard: Instant,
     /// Disconnections the initiator's connection manager reports.
     pub(super) notices: VecDeque<QueuePairId>,
     /// Commands posted since the last look: logical unit and CDB.

@@ -331,6 +331,7 @@ impl World {
             }
             Err(error) => self.broken(rule::PROTOCOL, error.to_string()),
         }
+        self.wake();
         self.after_call();
         true
     }
