@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout_at};
 use super::execute::SessionCommands;
 use super::reactors::Reactor;
 use crate::backend::{DiskCounters, Message};
+use crate::rpc::protocol::Counters;
 
 /// What is asked of a session that may have no target any more.
 #[derive(Clone, Debug)]
@@ -54,8 +55,13 @@ impl Subject {
         }
     }
 
-    fn completed(&self) -> Vec<crate::rpc::protocol::Counters> {
-        self.counters.iter().map(|counters| counters.snapshot()).collect()
+    /// What its disks have done. Requests also fail without the target's doing.
+    fn completed(&self) -> Vec<Counters> {
+        let done = |counters: &Arc<DiskCounters>| Counters {
+            errors: 0,
+            ..counters.snapshot()
+        };
+        self.counters.iter().map(done).collect()
     }
 }
 
@@ -85,6 +91,8 @@ pub(crate) fn names_of_port(address: &Address, resolved: Option<Gid>) -> Vec<Gid
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::Ordering;
+
     use srp_addressing::{PKey, ServiceId};
 
     const LIMIT: Duration = Duration::from_secs(1);
@@ -135,6 +143,22 @@ mod tests {
             counters: Vec::new(),
         };
         assert!(subject.answers(Duration::ZERO).await);
+    }
+
+    #[test]
+    fn what_fails_is_no_answer() {
+        let counters = Arc::new(DiskCounters::default());
+        let subject = Subject {
+            session: SessionKey(1),
+            lun: Lun::default(),
+            channels: Vec::new(),
+            counters: vec![Arc::clone(&counters)],
+        };
+        let before = subject.completed();
+        counters.errors.fetch_add(1, Ordering::Relaxed);
+        assert_eq!(subject.completed(), before);
+        counters.flushes.fetch_add(1, Ordering::Relaxed);
+        assert_ne!(subject.completed(), before);
     }
 
     #[test]
