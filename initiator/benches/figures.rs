@@ -9,6 +9,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use bare::Load;
+use srp_initiator::fabric::Exposure;
 use srp_initiator::scsi::{Cdb, Lun};
 use srp_initiator::wire::{Command, Data, FromTarget, MemoryDescriptor, Response, TaskAttribute};
 
@@ -29,7 +30,10 @@ fn nanoseconds(mut call: impl FnMut()) -> f64 {
 }
 
 fn main() {
-    let (one, many) = (bytes(|| Load::new(1)), bytes(|| Load::new(1025)));
+    let (one, many) = (
+        bytes(|| Load::new(1, Exposure::Pool)),
+        bytes(|| Load::new(1025, Exposure::Pool)),
+    );
     let fabric = bytes(bare::fabric);
     println!(
         "memory of an engine with a channel of 62 commands and arenas of 4 MiB: {} bytes",

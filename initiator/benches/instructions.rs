@@ -11,6 +11,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use bare::Load;
+use srp_initiator::fabric::Exposure;
 
 const CASE: &str = "SRP_BENCH_CASE";
 /// Commands of the two runs that are compared: what is common to both is not the command's.
@@ -22,11 +23,21 @@ struct Case {
     disks: u32,
     depth: u64,
     write: bool,
+    window: bool,
+}
+
+impl Case {
+    fn exposure(self) -> Exposure {
+        match self.window {
+            true => Exposure::Window,
+            false => Exposure::Pool,
+        }
+    }
 }
 
 fn run(case: Case, commands: u64) {
     assert_eq!(
-        black_box(Load::new(case.disks).run(commands, case.depth, case.write)),
+        black_box(Load::new(case.disks, case.exposure()).run(commands, case.depth, case.write)),
         commands
     );
 }
@@ -34,7 +45,8 @@ fn run(case: Case, commands: u64) {
 /// Instructions of a process that runs so many commands; nothing without valgrind.
 fn instructions(case: Case, commands: u64) -> Option<u64> {
     let program = std::env::current_exe().ok()?;
-    let text = format!("{} {} {} {commands}", case.disks, case.depth, u8::from(case.write));
+    let (write, window) = (u8::from(case.write), u8::from(case.window));
+    let text = format!("{} {} {write} {window} {commands}", case.disks, case.depth);
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
         .arg(program)
@@ -48,10 +60,14 @@ fn instructions(case: Case, commands: u64) -> Option<u64> {
 
 fn child(text: &str) {
     let numbers: Vec<u64> = text.split(' ').filter_map(|word| word.parse().ok()).collect();
-    if let [disks, depth, write, commands] = numbers[..] {
-        let disks = u32::try_from(disks).unwrap_or(1);
-        let write = write == 1;
-        run(Case { disks, depth, write }, commands);
+    if let [disks, depth, write, window, commands] = numbers[..] {
+        let case = Case {
+            disks: u32::try_from(disks).unwrap_or(1),
+            depth,
+            write: write == 1,
+            window: window == 1,
+        };
+        run(case, commands);
     }
 }
 
@@ -60,13 +76,18 @@ fn main() {
         return child(&text);
     }
     println!(
-        "{:>6} {:>6} {:>6} {:>14} {:>8}",
-        "disks", "depth", "", "instructions", "ns"
+        "{:>6} {:>6} {:>6} {:>6} {:>14} {:>8}",
+        "disks", "depth", "", "", "instructions", "ns"
     );
-    for disks in [1, 1024] {
+    for (disks, window) in [(1, false), (1024, false), (1, true)] {
         for depth in [1, 32] {
             for write in [false, true] {
-                let case = Case { disks, depth, write };
+                let case = Case {
+                    disks,
+                    depth,
+                    write,
+                    window,
+                };
                 let counted = instructions(case, MANY).zip(instructions(case, FEW));
                 let per_command = counted.map(|(many, few)| (many - few) / (MANY - FEW));
                 let start = Instant::now();
@@ -74,7 +95,8 @@ fn main() {
                 let nanoseconds = start.elapsed().as_nanos() / u128::from(10 * MANY);
                 let what = if write { "write" } else { "read" };
                 let counted = per_command.map_or("no valgrind".to_owned(), |count| count.to_string());
-                println!("{disks:>6} {depth:>6} {what:>6} {counted:>14} {nanoseconds:>8}");
+                let exposure = if window { "window" } else { "pool" };
+                println!("{disks:>6} {depth:>6} {what:>6} {exposure:>6} {counted:>14} {nanoseconds:>8}");
             }
         }
     }

@@ -24,6 +24,26 @@ pub struct Extent {
     pub len: u32,
 }
 
+/// How the target of a queue pair reaches the data of its commands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Exposure {
+    /// The arenas are open for as long as the queue pair lives, each in its direction: one key for all commands.
+    #[default]
+    Pool,
+    /// The arenas are closed. Each command opens a type-2 memory window (IBA 10.6.7.2) on its bytes, in its direction,
+    /// for its queue pair, and closes it before it is over.
+    Window,
+}
+
+/// What the target may do with the bytes of a memory window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RemoteAccess {
+    /// RDMA READ: the data of a write.
+    Read,
+    /// RDMA WRITE: the data of a read.
+    Write,
+}
+
 /// Which work request a completion is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WorkKind {
@@ -31,6 +51,10 @@ pub enum WorkKind {
     Send,
     /// [`Fabric::post_receive`].
     Receive,
+    /// [`Fabric::post_bind`]; only failed ones are told of.
+    Bind,
+    /// [`Fabric::post_invalidate`].
+    Invalidate,
 }
 
 /// Why a work request failed (IBA 11.6.2).
@@ -51,6 +75,9 @@ pub enum WorkError {
     /// A message longer than its receive slot, or a local key or length fault.
     #[error("message length or local key error")]
     Local,
+    /// A memory window could not be bound.
+    #[error("the HCA did not bind a memory window")]
+    Bind,
     /// Any other status, as the verbs number it (`enum ibv_wc_status`).
     #[error("work completion status {0}")]
     Other(u32),
@@ -61,11 +88,11 @@ pub enum WorkError {
 pub struct Completion {
     /// The queue pair it was posted to.
     pub qp: QueuePairId,
-    /// Send or receive.
+    /// What was posted.
     pub kind: WorkKind,
     /// The IU slot it was posted with.
     pub slot: u16,
-    /// Bytes received (receives; unspecified for sends), or what went wrong.
+    /// Bytes received (receives; unspecified for others), or what went wrong.
     pub result: Result<u32, WorkError>,
 }
 
@@ -89,6 +116,15 @@ pub trait Fabric {
     /// Queues a receive into a slot.
     fn post_receive(&mut self, qp: QueuePairId, slot: u16);
 
+    /// Queues the opening of a send slot's memory window, which is closed, on exactly these bytes, for this queue pair
+    /// and one kind of access. It comes before what is posted later: the completion of a later SEND says that it was
+    /// done, and is the only one there is unless it fails. Only on queue pairs with windows.
+    fn post_bind(&mut self, qp: QueuePairId, slot: u16, extent: Extent, access: RemoteAccess);
+
+    /// Queues the closing of a send slot's memory window. Its completion says that no access through the window can
+    /// come any more.
+    fn post_invalidate(&mut self, qp: QueuePairId, slot: u16);
+
     /// Hands everything queued to the hardware: one doorbell per queue pair.
     fn flush(&mut self);
 
@@ -96,8 +132,11 @@ pub trait Fabric {
     /// this call after the last access of the peer to our memory.
     fn fail(&mut self, qp: QueuePairId);
 
-    /// How a target addresses an extent.
+    /// How a target addresses an extent of an arena that is open to it.
     fn describe(&self, qp: QueuePairId, extent: Extent) -> MemoryDescriptor;
+
+    /// How a target addresses an extent through a send slot's window, as its next [`Fabric::post_bind`] opens it.
+    fn describe_window(&self, qp: QueuePairId, slot: u16, extent: Extent) -> MemoryDescriptor;
 
     /// Copies out of an extent; raw, as a peer may still be writing there.
     fn copy_out(&self, qp: QueuePairId, extent: Extent, into: &mut [u8]);

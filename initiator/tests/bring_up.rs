@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use common::{finish, lun, spec};
 use srp_addressing::PortId;
+use srp_initiator::fabric::Exposure;
 use srp_initiator::scsi::bringup::{Execute, ExecuteError, Reply, probe, report_luns};
 use srp_initiator::scsi::sense::Sense;
 use srp_initiator::scsi::{BlockError, Cdb, Lun};
@@ -99,7 +100,7 @@ fn parameters() -> LoginParameters {
 
 fn log_in(fabric: &mut SimFabric, parameters: &LoginParameters, multi: MultiChannel) -> LoginResponse {
     let connect = fabric
-        .connect(&parameters.request(multi).encode(), 8, 1 << 16)
+        .connect(&parameters.request(multi).encode(), 8, 1 << 16, Exposure::Pool)
         .expect("admitted");
     parameters.accept(&connect.private_data).expect("usable");
     SimFabric::response_of(&connect).expect("a response")
@@ -142,7 +143,7 @@ fn logins_are_refused_for_the_reasons_the_standard_has() {
         change(&mut profile);
         let mut fabric = SimFabric::new(1, Profile::default(), profile);
         let login = parameters.request(multi).encode();
-        let refusal = fabric.connect(&login, 8, 1 << 16).expect_err("refused");
+        let refusal = fabric.connect(&login, 8, 1 << 16, Exposure::Pool).expect_err("refused");
         reject_reason(&refusal.private_data).expect("a reject")
     };
     let single = MultiChannel::Single;

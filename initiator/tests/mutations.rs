@@ -9,7 +9,7 @@ use srp_initiator::session::Mutation;
 use srp_initiator::sim::{Scenario, run};
 
 /// Seeds tried per defect.
-const SEEDS: u64 = 2000;
+const SEEDS: u64 = 10_000;
 
 /// How a seed ends with a defect; nothing when it passes.
 fn caught(seed: u64, mutation: Mutation) -> Option<String> {

@@ -8,7 +8,7 @@ use super::mutation::{Mutated, Mutation};
 use super::request::SessionKey;
 use super::slots::{Slot, SlotPlan};
 use super::task::Ladder;
-use crate::fabric::{QueuePairId, RegionId, WorkError};
+use crate::fabric::{Exposure, QueuePairId, RegionId, WorkError};
 use crate::time::Instant;
 use crate::wire::WireError;
 
@@ -27,6 +27,8 @@ pub struct ChannelSetup {
     pub read_arena: (RegionId, u32),
     /// The arena targets read from, and its length.
     pub write_arena: (RegionId, u32),
+    /// How targets reach them.
+    pub exposure: Exposure,
     /// The longest data buffer of one command.
     pub max_transfer: u32,
     /// A logical unit that does not answer may be reset; to be switched off where it is shared, as a reset ends
@@ -74,6 +76,7 @@ pub(super) struct Channel {
     pub(super) free_answers: Vec<u16>,
     /// Answers owed to the target, waiting for a slot: encoded opcode and tag.
     pub(super) owed_answers: VecDeque<(AnswerKind, u64)>,
+    /// SENDs, and closings of windows. Openings come back with the SEND behind them.
     pub(super) sends_posted: u32,
     /// Commands and functions posted so far.
     pub(super) posted: u64,
@@ -87,6 +90,7 @@ pub(super) struct Channel {
     pub(super) next_check: Option<Instant>,
     pub(super) max_it_iu_len: u32,
     pub(super) immediate_data: u32,
+    pub(super) exposure: Exposure,
     pub(super) max_transfer: u32,
     pub(super) closing: Option<ChannelError>,
     /// SRP_I_LOGOUT was sent; the channel ends then at the latest.
@@ -139,6 +143,7 @@ impl Channel {
             next_check: None,
             max_it_iu_len: setup.granted.max_it_iu_len,
             immediate_data: setup.granted.immediate_data,
+            exposure: setup.exposure,
             max_transfer: setup.max_transfer,
             closing: None,
             leaving: None,
@@ -209,6 +214,7 @@ mod tests {
                 plan: SlotPlan::new(limit, 62),
                 read_arena: (RegionId(0), 1 << 20),
                 write_arena: (RegionId(1), 1 << 20),
+                exposure: Exposure::Pool,
                 max_transfer: 1 << 20,
                 lun_reset: true,
             },

@@ -22,6 +22,7 @@ mod settle;
 mod slots;
 mod start;
 mod task;
+mod window;
 
 pub use channel::{ChannelError, ChannelSetup};
 pub use control::{TaskRequest, UnitFunction};

@@ -70,6 +70,16 @@ pub enum Mutation {
     ResendUnfenced,
     /// Immediate data is sent whether it was granted or not.
     ImmediateUnchecked,
+    /// A window is opened on one byte more than the command has.
+    WindowTooLong,
+    /// The window of a write lets the target write.
+    WindowWrongWay,
+    /// A command is over while its window is being closed.
+    WindowNotAwaited,
+    /// A command is over and its window stays open.
+    WindowLeftOpen,
+    /// A window is closed when the command was sent.
+    WindowClosedEarly,
 }
 
 impl Mutation {
@@ -107,6 +117,11 @@ impl Mutation {
         Self::TaskWithoutCredit,
         Self::ResendUnfenced,
         Self::ImmediateUnchecked,
+        Self::WindowTooLong,
+        Self::WindowWrongWay,
+        Self::WindowNotAwaited,
+        Self::WindowLeftOpen,
+        Self::WindowClosedEarly,
     ];
 }
 

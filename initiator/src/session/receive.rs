@@ -4,7 +4,7 @@ use super::channel::{AnswerKind, ChannelError};
 use super::engine::Engine;
 use super::mutation::Mutation;
 use super::request::{Answer, Purpose, Stage};
-use super::slots::Slot;
+use super::slots::{Slot, Window};
 use crate::fabric::{Completion, Fabric, WorkError, WorkKind};
 use crate::scsi::sense::Sense;
 use crate::time::Instant;
@@ -30,6 +30,15 @@ impl<F: Fabric> Engine<F> {
                     Err(error) => self.work_failed(index, error, now),
                 }
             }
+            (WorkKind::Invalidate, result) => {
+                channel.sends_posted = channel.sends_posted.saturating_sub(1);
+                match result {
+                    Ok(_) => self.window_closed(index, completion.slot, now),
+                    Err(error) => self.work_failed(index, error, now),
+                }
+            }
+            (WorkKind::Bind, Ok(_)) => {}
+            (WorkKind::Bind, Err(error)) => self.work_failed(index, error, now),
             (WorkKind::Receive, Err(error)) => {
                 channel.receives_posted = channel.receives_posted.saturating_sub(1);
                 // Only this one was certainly posted before the queue pair was put in error.
@@ -74,11 +83,14 @@ impl<F: Fabric> Engine<F> {
                 request,
                 sending,
                 answered,
+                window,
                 ..
             }) => {
                 *sending = false;
-                let (request, answered) = (*request, *answered);
-                if answered {
+                let (request, over) = (*request, *answered && *window == Window::Closed);
+                if *window == Window::Open && self.mutated.is(Mutation::WindowClosedEarly) {
+                    self.close_window(index, slot);
+                } else if over {
                     self.answer_in(index, slot, request, now);
                 }
             }
@@ -128,6 +140,7 @@ impl<F: Fabric> Engine<F> {
                     request: key,
                     sending,
                     ref mut answered,
+                    window,
                     ..
                 } = channel.slots[usize::from(slot)]
                 else {
@@ -144,7 +157,9 @@ impl<F: Fabric> Engine<F> {
                 if let (Purpose::Control(control), Some(sense)) = (&mut request.purpose, response.sense) {
                     control.sense.extend_from_slice(sense);
                 }
-                if sending && !self.mutated.is(Mutation::AnswerEndsSend) {
+                if window == Window::Open {
+                    self.close_answered(index, slot, key, answer, now);
+                } else if sending && !self.mutated.is(Mutation::AnswerEndsSend) {
                     request.answer = Some(answer);
                 } else {
                     self.answered(index, slot, key, answer, now);

@@ -14,7 +14,7 @@ use crate::time::Instant;
 use crate::wire::InitiatorLogout;
 
 impl<F: Fabric> Engine<F> {
-    /// Both completions of a command are in: the SEND and the answer.
+    /// All completions of a command are in: SEND, answer, and the closing of its window.
     pub(super) fn answered(&mut self, index: usize, slot: u16, key: Key, answer: Answer, now: Instant) {
         if let Some(channel) = &mut self.channels[index] {
             channel.free_command(slot);
@@ -50,7 +50,7 @@ impl<F: Fabric> Engine<F> {
         }
     }
 
-    /// The SEND of a command completed behind its answer.
+    /// A command that was answered has its other completions too.
     pub(super) fn answer_in(&mut self, index: usize, slot: u16, key: Key, now: Instant) {
         let request = self.requests.get_mut(key);
         if let Some(answer) = request.and_then(|request| request.answer.take()) {

@@ -9,6 +9,7 @@ use std::ops::Range;
 use super::channel::Channel;
 use super::mutation::Mutation;
 use super::request::Key;
+use crate::fabric::Exposure;
 use crate::scsi::Lun;
 use crate::time::Instant;
 
@@ -32,6 +33,16 @@ pub struct SlotPlan {
 }
 
 impl SlotPlan {
+    /// Send work requests that may be outstanding at once: one per slot, and with windows two more per command.
+    #[must_use]
+    pub fn send_work(&self, exposure: Exposure) -> u32 {
+        let windows = match exposure {
+            Exposure::Pool => 0,
+            Exposure::Window => 2 * u32::from(self.commands),
+        };
+        u32::from(self.sends) + windows
+    }
+
     /// For a request limit as granted and `queue_size` commands wished for. One credit is kept for task
     /// management.
     #[must_use]
@@ -60,11 +71,12 @@ impl SlotPlan {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Slot {
     Free,
-    /// A command, from being claimed until both completions are in.
+    /// A command, from being claimed until all of its completions are in: SEND, answer, and the closing of its window.
     Command {
         request: Key,
         sending: bool,
         answered: bool,
+        window: Window,
         /// Its place among what was posted on the channel; 0 while it is not.
         place: u64,
         deadline: Instant,
@@ -81,6 +93,17 @@ pub(super) enum Slot {
     Answer,
     /// SRP_I_LOGOUT, until its SEND completes and the channel ends.
     Logout,
+}
+
+/// The memory window of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Window {
+    /// The target reaches nothing through it: it has none, or it is closed.
+    Closed,
+    /// It was opened with the command.
+    Open,
+    /// Its closing is posted.
+    Closing,
 }
 
 /// What a task management function is about.
@@ -122,6 +145,7 @@ impl Channel {
             request,
             sending: false,
             answered: false,
+            window: Window::Closed,
             place: 0,
             deadline,
         };
@@ -145,20 +169,18 @@ impl Channel {
         u64::from(self.generation[usize::from(slot)]) << 16 | u64::from(slot)
     }
 
-    /// Whether something ends with the completion of a SEND and not with what the target says.
+    /// Whether something ends with the completion of what we posted and not with what the target says.
     pub(super) fn waits_for_sends(&self) -> bool {
         let waits = |slot: &Slot| {
             matches!(
                 slot,
-                Slot::Command {
-                    sending: true,
-                    answered: true,
-                    ..
-                } | Slot::Task {
-                    sending: true,
-                    answered: true,
-                    ..
-                } | Slot::Answer
+                Slot::Command { answered: true, .. }
+                    | Slot::Task {
+                        sending: true,
+                        answered: true,
+                        ..
+                    }
+                    | Slot::Answer
                     | Slot::Logout
             )
         };
@@ -261,6 +283,8 @@ mod tests {
                 receives: 69
             }
         );
+        assert_eq!(SlotPlan::new(128, 62).send_work(Exposure::Pool), 68);
+        assert_eq!(SlotPlan::new(128, 62).send_work(Exposure::Window), 68 + 124);
         assert_eq!(SlotPlan::new(16, 62).commands, 15);
         assert_eq!(SlotPlan::new(2, 62).commands, 1);
         assert_eq!(SlotPlan::new(i32::MAX, u16::MAX).commands, 4096);

@@ -5,8 +5,8 @@ use super::event::{Event, Handle};
 use super::mutation::Mutation;
 use super::queue::Started;
 use super::request::{BlockOperation, Key, Purpose, Stage};
-use super::slots::Slot;
-use crate::fabric::{Extent, Fabric};
+use super::slots::{Slot, Window};
+use crate::fabric::{Exposure, Extent, Fabric, RemoteAccess};
 use crate::scsi::{BlockError, Cdb, Lun};
 use crate::time::Instant;
 use crate::wire::command::{Command, Data, TaskAttribute};
@@ -120,12 +120,20 @@ impl<F: Fabric> Engine<F> {
             (Purpose::Block(_), None) => (Lun::default(), Cdb::test_unit_ready()),
         };
         let unchecked = self.mutated.is(Mutation::ImmediateUnchecked);
+        let mut window = None;
+        let mut describe = |extent, access| match channel.exposure {
+            Exposure::Pool => self.fabric.describe(channel.qp, extent),
+            Exposure::Window => {
+                window = Some((extent, access));
+                self.fabric.describe_window(channel.qp, slot, extent)
+            }
+        };
         let (data, payload) = match (transfer, request.extent) {
             (Transfer::ToTarget(len), Some(extent)) if len <= channel.immediate_data || unchecked && len <= 8192 => {
                 (Data::WriteImmediate { len }, Some(extent))
             }
-            (Transfer::ToTarget(_), Some(extent)) => (Data::Write(self.fabric.describe(channel.qp, extent)), None),
-            (Transfer::ToInitiator(_), Some(extent)) => (Data::Read(self.fabric.describe(channel.qp, extent)), None),
+            (Transfer::ToTarget(_), Some(extent)) => (Data::Write(describe(extent, RemoteAccess::Read)), None),
+            (Transfer::ToInitiator(_), Some(extent)) => (Data::Read(describe(extent, RemoteAccess::Write)), None),
             _ => (Data::None, None),
         };
         let command = Command {
@@ -155,6 +163,10 @@ impl<F: Fabric> Engine<F> {
             request: key,
             sending: true,
             answered: false,
+            window: match window {
+                Some(_) if !self.mutated.is(Mutation::WindowLeftOpen) => Window::Open,
+                _ => Window::Closed,
+            },
             place: channel.posted + 1,
             deadline,
         };
@@ -162,8 +174,11 @@ impl<F: Fabric> Engine<F> {
         channel.posted += 1;
         channel.sends_posted += 1;
         channel.unsent -= 1;
-        self.fabric
-            .post_send(channel.qp, slot, u32::try_from(len).unwrap_or(u32::MAX), payload);
+        let (qp, len) = (channel.qp, u32::try_from(len).unwrap_or(u32::MAX));
+        if let Some((extent, access)) = window {
+            self.open_window(index, slot, extent, access);
+        }
+        self.fabric.post_send(qp, slot, len, payload);
         if let Some(request) = self.requests.get_mut(key) {
             request.stage = Stage::Sent;
             request.attempts = request.attempts.saturating_add(1);

@@ -14,7 +14,7 @@ use super::engine::Engine;
 use super::event::Event;
 use super::mutation::Mutation;
 use super::request::{Answer, Key, Purpose};
-use super::slots::{Concern, Slot};
+use super::slots::{Concern, Slot, Window};
 use crate::fabric::Fabric;
 use crate::scsi::{BlockError, Lun};
 use crate::time::Instant;
@@ -285,6 +285,7 @@ impl<F: Fabric> Engine<F> {
             request,
             sending,
             ref mut answered,
+            window,
             ..
         } = channel.slots[usize::from(slot)]
         else {
@@ -294,7 +295,9 @@ impl<F: Fabric> Engine<F> {
             return;
         }
         *answered = true;
-        if !sending {
+        if window == Window::Open {
+            self.close_answered(index, slot, request, Answer::aborted(), now);
+        } else if !sending {
             self.answered(index, slot, request, Answer::aborted(), now);
         } else if let Some(request) = self.requests.get_mut(request) {
             request.answer = Some(Answer::aborted());

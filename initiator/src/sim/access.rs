@@ -3,7 +3,7 @@
 use super::check::rule;
 use super::net::Net;
 use super::trace::Note;
-use crate::fabric::QueuePairId;
+use crate::fabric::{QueuePairId, RemoteAccess};
 use crate::wire::MemoryDescriptor;
 
 /// What an RDMA operation moves.
@@ -43,12 +43,11 @@ impl Net {
         if qp.error.is_some() {
             self.tally.count("access to our memory after the error");
         }
-        let extent = qp.resolve(memory);
-        let allowed = extent.is_some_and(|extent| {
-            let arena = &qp.arenas[usize::from(extent.region.0)];
-            arena.remote_write == write
-        });
-        let Some(extent) = extent.filter(|_| allowed) else {
+        let access = match write {
+            true => RemoteAccess::Write,
+            false => RemoteAccess::Read,
+        };
+        let Some(extent) = qp.admit(memory, access) else {
             let what = format!("{memory:?} is not open to the target (write: {write})");
             self.checks.broken(self.now, rule::PROTOCOL, what);
             return Some((write, false));

@@ -95,6 +95,9 @@ impl World {
             if fabric.target().unanswered(qp) > 0 {
                 self.broken(rule::PROTOCOL, "a request of the target was not answered");
             }
+            if fabric.net.queue_pairs.get(&qp).is_some_and(|qp| qp.windows.any()) {
+                self.broken(rule::LEAK, format!("qp{}: a window is open", qp.0));
+            }
             if fabric.net.in_use(qp) {
                 self.broken(rule::LEAK, format!("qp{}: memory in use", qp.0));
             }

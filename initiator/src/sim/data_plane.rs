@@ -1,6 +1,6 @@
 //! The simulated fabric as the engine uses it, and the books that are kept on that.
 
-use crate::fabric::{Completion, Extent, Fabric, QueuePairId, WorkError, WorkKind};
+use crate::fabric::{Completion, Extent, Fabric, QueuePairId, RemoteAccess, WorkError, WorkKind};
 use crate::scsi::cdb::Operation;
 use crate::wire::{Data, FromInitiator, FromTarget, MemoryDescriptor, TaskFunction};
 
@@ -9,7 +9,8 @@ use super::fabric::SimFabric;
 use super::lease::Lease;
 use super::net::{Finished, Happening, Net};
 use super::odds::Odds;
-use super::queue_pair::{PostedReceive, PostedSend, ReceiveSlot, SimQueuePair};
+use super::queue_pair::{PostedReceive, ReceiveSlot, SimQueuePair, Work};
+use super::target::extent_of;
 use super::trace::Note;
 
 impl SimFabric {
@@ -21,17 +22,24 @@ impl SimFabric {
         };
         let (needed, objection) = match FromInitiator::parse(iu) {
             Ok(FromInitiator::Command(command)) => {
-                let mut unknown = false;
-                let mut resolve = |descriptor, write| {
-                    let extent = qp.resolve(descriptor);
-                    unknown |= extent.is_none();
-                    extent.map(|extent| (extent, write))
+                let named = match command.data {
+                    Data::Read(descriptor) => Some((descriptor, RemoteAccess::Write)),
+                    Data::Write(descriptor) => Some((descriptor, RemoteAccess::Read)),
+                    _ => None,
                 };
-                let data = match command.data {
-                    Data::Read(descriptor) => resolve(descriptor, true),
-                    Data::Write(descriptor) => resolve(descriptor, false),
+                let entitled = named.map(|(descriptor, access)| qp.entitle(slot, descriptor, access));
+                let data = match (&entitled, named) {
+                    (Some(Ok(extent)), Some((_, access))) => Some((*extent, access == RemoteAccess::Write)),
                     _ => payload.map(|extent| (extent, false)),
                 };
+                let unknown = entitled.and_then(Result::err);
+                if let (Some((_, blocks)), Some((descriptor, _))) = (extent_of(&command.cdb.bytes), named)
+                    && let Some(size) = self.target.block_size(command.lun.0)
+                    && descriptor.len != blocks * size
+                {
+                    let what = format!("{blocks} blocks of {size} bytes in {descriptor:?}");
+                    self.net.checks.broken(now, rule::PROTOCOL, what);
+                }
                 let lease = Lease {
                     slot,
                     tag: command.tag,
@@ -41,6 +49,7 @@ impl SimFabric {
                     at: now,
                     sent: false,
                     answered: false,
+                    window: named.is_some() && qp.windows.exist(),
                     serial: 0,
                 };
                 let mut started = qp.leases.start(lease);
@@ -59,8 +68,8 @@ impl SimFabric {
                     let what = format!("immediate data of {carried:?} bytes, {payload:?} sent");
                     self.net.checks.broken(now, rule::PROTOCOL, what);
                 }
-                if unknown {
-                    started = Err("a command describes memory that is not registered".to_owned());
+                if let Some(what) = unknown {
+                    started = Err(what);
                 }
                 (Some(2), started)
             }
@@ -95,6 +104,9 @@ impl SimFabric {
                 qp.send_busy[slot] = false;
                 qp.leases.sent(completion.slot);
             }
+            // Flushed, it says nothing of the window: the queue pair's end does.
+            (WorkKind::Invalidate, Ok(_)) => qp.leases.closed(completion.slot),
+            (WorkKind::Invalidate, Err(_)) | (WorkKind::Bind, _) => {}
             (WorkKind::Receive, Ok(len)) => {
                 qp.receive_state[slot] = ReceiveSlot::Readable(len as usize);
                 let iu = qp.receive_slots[slot][..len as usize].to_vec();
@@ -195,14 +207,7 @@ impl Fabric for SimFabric {
         let Some(qp) = self.net.queue_pairs.get_mut(&id) else {
             return;
         };
-        let (rung, transmitted) = (false, false);
-        qp.sends.push_back(PostedSend {
-            slot,
-            len,
-            payload,
-            rung,
-            transmitted,
-        });
+        qp.post(slot, Work::Send { len, payload });
         self.book(id, slot, &iu, payload);
         self.net.note_iu(id, &iu, true);
     }
@@ -247,6 +252,31 @@ impl Fabric for SimFabric {
         }
     }
 
+    fn post_bind(&mut self, id: QueuePairId, slot: u16, extent: Extent, access: RemoteAccess) {
+        let Some(qp) = self.net.queue_pairs.get_mut(&id) else {
+            return self.net.broken(rule::CLOSED, format!("post to qp{}, destroyed", id.0));
+        };
+        match qp.windows.post_open(slot, extent, access) {
+            Ok(opening) => qp.post(slot, Work::Open(opening)),
+            Err(what) => self.net.broken(rule::DMA, format!("slot {slot}: {what}")),
+        }
+    }
+
+    fn post_invalidate(&mut self, id: QueuePairId, slot: u16) {
+        let Some(qp) = self.net.queue_pairs.get_mut(&id) else {
+            return self.net.broken(rule::CLOSED, format!("post to qp{}, destroyed", id.0));
+        };
+        let (given_up, closed) = (qp.given_up, qp.windows.post_close(slot));
+        qp.post(slot, Work::Close);
+        if given_up {
+            let what = format!("a window closed on qp{}, which was given up", id.0);
+            self.net.broken(rule::CLOSED, what);
+        }
+        if let Err(what) = closed {
+            self.net.broken(rule::DMA, format!("slot {slot}: {what}"));
+        }
+    }
+
     fn flush(&mut self) {
         let (hop, drain) = (self.net.profile.hop, self.net.profile.drain);
         let ids: Vec<QueuePairId> = self.net.queue_pairs.keys().copied().collect();
@@ -282,6 +312,14 @@ impl Fabric for SimFabric {
             len: 0,
         };
         self.net.queue_pairs.get(&qp).map_or(none, |qp| qp.describe(extent))
+    }
+
+    fn describe_window(&self, qp: QueuePairId, slot: u16, extent: Extent) -> MemoryDescriptor {
+        let described = self.net.queue_pairs.get(&qp).and_then(|qp| {
+            let key = qp.windows.next_key(slot)?;
+            Some(qp.describe_as(extent, key))
+        });
+        described.unwrap_or_else(|| self.describe(qp, extent))
     }
 
     fn copy_out(&self, qp: QueuePairId, extent: Extent, into: &mut [u8]) {

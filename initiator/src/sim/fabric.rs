@@ -12,7 +12,7 @@ use super::queue_pair::{SimQueuePair, Sizes};
 use super::tally::Tally;
 use super::target::{Target, TargetProfile};
 use super::trace::Trace;
-use crate::fabric::{QueuePairId, WorkError};
+use crate::fabric::{Exposure, QueuePairId, WorkError};
 use crate::session::SlotPlan;
 use crate::time::Instant;
 use crate::wire::login::{LoginReject, LoginRejectReason, LoginRequest, LoginResponse};
@@ -89,11 +89,18 @@ impl SimFabric {
         self.net.odds = odds;
     }
 
-    /// Connects with a login request (its 64-byte form); `arena` is the length of each data arena.
+    /// Connects with a login request (its 64-byte form); `arena` is the length of each data arena, and `exposure` how
+    /// the target reaches them.
     ///
     /// # Errors
     /// When the target refuses.
-    pub fn connect(&mut self, login: &[u8], queue_size: u16, arena: u32) -> Result<Connect, Refusal> {
+    pub fn connect(
+        &mut self,
+        login: &[u8],
+        queue_size: u16,
+        arena: u32,
+        exposure: Exposure,
+    ) -> Result<Connect, Refusal> {
         if let Some(refusal) = self.refuse() {
             return Err(refusal);
         }
@@ -113,6 +120,7 @@ impl SimFabric {
             receive_slot: self.target.profile().max_response_len as usize,
             arena,
             credits: response.request_limit_delta,
+            exposure,
         };
         self.net.queue_pairs.insert(id, SimQueuePair::new(id, sizes));
         self.net.trace.text(self.net.now, Some(id), "connected");

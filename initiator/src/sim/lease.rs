@@ -1,7 +1,7 @@
 //! Who may touch which memory: the book the DMA rule is checked against.
 //!
-//! A lease runs from the post of a command until its SEND has completed and it was answered, or the queue pair
-//! was flushed, each as far as the engine was told. The target may touch the extent for as long; the engine may
+//! A lease runs from the post of a command until its SEND has completed, it was answered and its window is closed, or
+//! the queue pair was flushed, each as far as the engine was told. The target may touch the extent for as long; the engine may
 //! not. What is lent to the client is not for the engine to describe to a target.
 
 use crate::fabric::Extent;
@@ -20,6 +20,8 @@ pub(super) struct Lease {
     pub(super) at: Instant,
     pub(super) sent: bool,
     pub(super) answered: bool,
+    /// Its window has not been closed.
+    pub(super) window: bool,
     /// The order of posting, over commands and functions.
     pub(super) serial: u64,
 }
@@ -95,6 +97,14 @@ impl Leases {
     pub(super) fn sent(&mut self, slot: u16) {
         for lease in &mut self.leases {
             lease.sent |= lease.slot == slot;
+        }
+        self.end();
+    }
+
+    /// The engine was told that the window of a slot is closed.
+    pub(super) fn closed(&mut self, slot: u16) {
+        for lease in &mut self.leases {
+            lease.window &= lease.slot != slot;
         }
         self.end();
     }
@@ -182,6 +192,7 @@ impl Leases {
 
     fn end(&mut self) {
         let flushed = self.flushed;
-        self.leases.retain(|lease| !(lease.sent && (lease.answered || flushed)));
+        self.leases
+            .retain(|lease| !(lease.sent && (lease.answered && !lease.window || flushed)));
     }
 }

@@ -26,6 +26,7 @@ mod spec;
 mod tally;
 mod target;
 mod trace;
+mod window;
 mod world;
 
 pub use check::Violation;

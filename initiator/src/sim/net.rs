@@ -12,10 +12,11 @@ use fastrand::Rng;
 use super::agenda::Agenda;
 use super::check::{Checks, rule};
 use super::odds::{Odds, Profile, Span};
-use super::queue_pair::{ReceiveSlot, SimQueuePair};
+use super::queue_pair::{PostedSend, ReceiveSlot, SimQueuePair, Work};
 use super::tally::Tally;
 use super::target::Step;
 use super::trace::{self, Note, Trace};
+use super::window::Trespass;
 use crate::fabric::{Completion, Extent, QueuePairId, WorkError, WorkKind};
 use crate::time::Instant;
 
@@ -42,6 +43,8 @@ pub(super) enum Happening {
     Learn(QueuePairId),
     /// The initiator is told of a disconnection.
     Notice(QueuePairId),
+    /// The target tries to get at memory no command gives it.
+    Trespass(QueuePairId, Trespass),
     /// The target goes on with something.
     Target(Step),
 }
@@ -109,6 +112,7 @@ impl Net {
             Happening::FlushReceives(qp) => self.flush_receives(qp),
             Happening::Learn(qp) => return Some(Upcall::Lost(qp)),
             Happening::Notice(qp) => self.notices.push_back(qp),
+            Happening::Trespass(qp, trespass) => self.trespass(qp, trespass),
             Happening::Target(step) => return Some(Upcall::Step(step)),
         }
         None
@@ -125,8 +129,16 @@ impl Net {
         let Some(send) = next else { return };
         send.transmitted = true;
         let send = *send;
-        let mut iu = qp.send_slots[usize::from(send.slot)][..send.len as usize].to_vec();
-        if let Some(extent) = send.payload {
+        let (len, payload) = match send.work {
+            Work::Send { len, payload } => (len, payload),
+            Work::Open(opening) => return self.open_window(id, send.slot, opening),
+            Work::Close => {
+                qp.windows.set(send.slot, None);
+                return self.retire(id);
+            }
+        };
+        let mut iu = qp.send_slots[usize::from(send.slot)][..len as usize].to_vec();
+        if let Some(extent) = payload {
             iu.extend_from_slice(qp.bytes(extent).unwrap_or_default());
         }
         let hop = self.profile.hop.draw(&mut self.rng);
@@ -163,7 +175,22 @@ impl Net {
             return;
         }
         if let Some(send) = qp.sends.pop_front() {
-            self.finish(id, WorkKind::Send, send.slot, Ok(send.len), false);
+            self.finish(id, WorkKind::Send, send.slot, Ok(0), false);
+        }
+        self.retire(id);
+    }
+
+    /// What is done without the target completes behind the SENDs in front of it.
+    pub(super) fn retire(&mut self, id: QueuePairId) {
+        while let Some(qp) = self.queue_pairs.get_mut(&id) {
+            let done = |send: &&PostedSend| send.transmitted && !matches!(send.work, Work::Send { .. });
+            let Some(send) = qp.sends.front().filter(done).copied() else {
+                return;
+            };
+            qp.sends.pop_front();
+            if send.work.kind() == WorkKind::Invalidate {
+                self.finish(id, WorkKind::Invalidate, send.slot, Ok(0), false);
+            }
         }
     }
 
@@ -199,13 +226,13 @@ impl Net {
         qp.receives.iter_mut().for_each(|receive| receive.guard = true);
         let failed = match cause {
             Some(error) if qp.sends.front().is_some_and(|send| send.rung) => {
-                qp.sends.pop_front().map(|send| (send.slot, error))
+                qp.sends.pop_front().map(|send| (send, error))
             }
             _ => None,
         };
         self.trace.text(self.now, Some(id), "the queue pair is in error");
-        if let Some((slot, error)) = failed {
-            self.finish(id, WorkKind::Send, slot, Err(error), false);
+        if let Some((send, error)) = failed {
+            self.finish(id, send.work.kind(), send.slot, Err(error), false);
         }
         self.agenda.add(barrier, Happening::FlushReceives(id));
         self.within(drain, Happening::FlushSends(id));
@@ -218,9 +245,9 @@ impl Net {
             return;
         };
         let count = qp.sends.iter().filter(|send| send.rung).count();
-        let flushed: Vec<u16> = qp.sends.drain(..count).map(|send| send.slot).collect();
-        for slot in flushed {
-            self.finish(id, WorkKind::Send, slot, Err(WorkError::Flushed), false);
+        let flushed: Vec<PostedSend> = qp.sends.drain(..count).collect();
+        for send in flushed {
+            self.finish(id, send.work.kind(), send.slot, Err(WorkError::Flushed), false);
         }
     }
 

@@ -123,6 +123,10 @@ pub struct Odds {
     pub refuse_marker: u16,
     /// Per login: it is refused, with any reason.
     pub refuse_login: u16,
+    /// Per window to be opened: it is not, and the queue pair breaks.
+    pub fail_bind: u16,
+    /// Per response, where there are windows: the target tries to get at memory no command gives it.
+    pub trespass: u16,
     /// Per IU to the target: bursts of IUs that use up all receives.
     pub burst: u16,
 }

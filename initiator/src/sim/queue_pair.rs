@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 
 use super::lease::Leases;
-use crate::fabric::{Extent, QueuePairId, RegionId};
+use super::window::{Opening, Windows};
+use crate::fabric::{Exposure, Extent, QueuePairId, RegionId, WorkKind};
 use crate::session::SlotPlan;
 use crate::time::Instant;
 use crate::wire::MemoryDescriptor;
@@ -11,15 +12,35 @@ use crate::wire::MemoryDescriptor;
 /// Arenas begin this far apart in the address space targets see.
 const ARENA_STRIDE: u64 = 1 << 32;
 
-/// A posted SEND.
+/// What is done by a work request of the send queue.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Work {
+    /// An IU leaves, with immediate data behind it.
+    Send { len: u32, payload: Option<Extent> },
+    /// A window is opened.
+    Open(Opening),
+    /// A window is closed.
+    Close,
+}
+
+impl Work {
+    pub(super) fn kind(self) -> WorkKind {
+        match self {
+            Self::Send { .. } => WorkKind::Send,
+            Self::Open(_) => WorkKind::Bind,
+            Self::Close => WorkKind::Invalidate,
+        }
+    }
+}
+
+/// A work request of the send queue.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PostedSend {
     pub(super) slot: u16,
-    pub(super) len: u32,
-    pub(super) payload: Option<Extent>,
+    pub(super) work: Work,
     /// The hardware knows of it.
     pub(super) rung: bool,
-    /// It is on the wire.
+    /// It is on the wire, or done where nothing goes there.
     pub(super) transmitted: bool,
 }
 
@@ -58,6 +79,7 @@ pub(super) struct SimQueuePair {
     pub(super) receive_slots: Vec<Vec<u8>>,
     pub(super) receive_state: Vec<ReceiveSlot>,
     pub(super) arenas: Vec<Arena>,
+    pub(super) windows: Windows,
     pub(super) sends: VecDeque<PostedSend>,
     pub(super) receives: VecDeque<PostedReceive>,
     /// IUs that came while no receive was posted.
@@ -87,6 +109,7 @@ pub(super) struct Sizes {
     pub(super) receive_slot: usize,
     pub(super) arena: u32,
     pub(super) credits: i32,
+    pub(super) exposure: Exposure,
 }
 
 impl SimQueuePair {
@@ -107,6 +130,13 @@ impl SimQueuePair {
             receive_slots: vec![vec![0xee; sizes.receive_slot]; receives],
             receive_state: vec![ReceiveSlot::Readable(0); receives],
             arenas: vec![arena(true), arena(false)],
+            windows: Windows::new(
+                id,
+                match sizes.exposure {
+                    Exposure::Pool => 0,
+                    Exposure::Window => sizes.plan.commands,
+                },
+            ),
             sends: VecDeque::new(),
             receives: VecDeque::new(),
             inbound: VecDeque::new(),
@@ -122,6 +152,16 @@ impl SimQueuePair {
         }
     }
 
+    pub(super) fn post(&mut self, slot: u16, work: Work) {
+        let (rung, transmitted) = (false, false);
+        self.sends.push_back(PostedSend {
+            slot,
+            work,
+            rung,
+            transmitted,
+        });
+    }
+
     pub(super) fn is_broken(&self) -> bool {
         self.error.is_some()
     }
@@ -130,26 +170,38 @@ impl SimQueuePair {
         self.id.0 << 8 | u32::from(region.0) | 0x80
     }
 
-    /// How a target names an extent.
+    /// How a target names an extent of an arena that is open to it.
     pub(super) fn describe(&self, extent: Extent) -> MemoryDescriptor {
+        self.describe_as(extent, self.key(extent.region))
+    }
+
+    /// How a target names an extent under a key.
+    pub(super) fn describe_as(&self, extent: Extent, key: u32) -> MemoryDescriptor {
         MemoryDescriptor {
             address: ARENA_STRIDE * u64::from(extent.region.0 + 1) + u64::from(extent.offset),
-            key: self.key(extent.region),
+            key,
             len: extent.len,
         }
     }
 
-    /// The extent a target names, when there is one.
+    /// The extent a target names by an arena's key, when there is one.
     pub(super) fn resolve(&self, descriptor: MemoryDescriptor) -> Option<Extent> {
         let region = (0u16..)
             .zip(&self.arenas)
-            .find(|(region, _)| self.key(RegionId(*region)) == descriptor.key)?;
+            .map(|(region, _)| RegionId(region))
+            .find(|region| self.key(*region) == descriptor.key)?;
+        self.locate(descriptor, region)
+    }
+
+    /// The extent of an arena a target names by its address, whatever the key.
+    pub(super) fn locate(&self, descriptor: MemoryDescriptor, region: RegionId) -> Option<Extent> {
+        let arena = self.arenas.get(usize::from(region.0))?;
         let base = ARENA_STRIDE * u64::from(region.0 + 1);
         let offset = u32::try_from(descriptor.address.checked_sub(base)?).ok()?;
         let end = u64::from(offset) + u64::from(descriptor.len);
-        let fits = end <= region.1.bytes.len() as u64;
+        let fits = end <= arena.bytes.len() as u64;
         fits.then_some(Extent {
-            region: RegionId(region.0),
+            region,
             offset,
             len: descriptor.len,
         })

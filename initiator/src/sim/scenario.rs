@@ -10,6 +10,7 @@ use super::shadow::Range;
 use super::spec::{SessionSpec, WorldSpec};
 use super::target::{DiskSpec, TargetProfile};
 use super::world::{Errand, World};
+use crate::fabric::Exposure;
 use crate::scsi::{Cdb, Lun};
 use crate::session::{BlockOperation, Limits, UnitFunction};
 
@@ -108,6 +109,7 @@ impl Scenario {
             limits: Limits::default(),
             queue_size: *rng.choice(&[1, 4, 32]).unwrap_or(&32),
             arena: max_transfer * rng.u32(1..=4),
+            exposure: Exposure::Pool,
             max_transfer,
             immediate_data: *rng.choice(&[0, 0, 512, 8192]).unwrap_or(&0),
             lun_reset: rng.u8(0..4) > 0,
@@ -116,7 +118,7 @@ impl Scenario {
             unsupplied: if rng.u8(0..4) == 0 { 30 } else { 0 },
             mutation: None,
         };
-        Self {
+        let mut scenario = Self {
             world,
             odds: if rng.u8(0..6) == 0 {
                 Odds::default()
@@ -130,7 +132,15 @@ impl Scenario {
             closing: if rng.u8(0..8) == 0 { 10 } else { 0 },
             managing: if rng.u8(0..8) == 0 { 30 } else { 0 },
             restarting: if rng.u8(0..8) == 0 { 15 } else { 0 },
+        };
+        if rng.bool() {
+            scenario.world.exposure = Exposure::Window;
+            if rng.u8(0..3) == 0 {
+                scenario.odds.trespass = rng.u16(1..=40);
+                scenario.odds.fail_bind = rng.u16(0..=5);
+            }
         }
+        scenario
     }
 }
 

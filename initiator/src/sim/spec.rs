@@ -4,6 +4,7 @@ use srp_addressing::PortId;
 
 use super::odds::{Profile, Span};
 use super::target::TargetProfile;
+use crate::fabric::Exposure;
 use crate::session::{Limits, Mutation};
 
 /// A session of the world.
@@ -32,6 +33,8 @@ pub struct WorldSpec {
     pub queue_size: u16,
     /// Bytes of each data arena.
     pub arena: u32,
+    /// How the target reaches them.
+    pub exposure: Exposure,
     /// The longest transfer of one command.
     pub max_transfer: u32,
     /// Bytes of the largest write that is to carry its data in the command.
@@ -58,6 +61,7 @@ impl Default for WorldSpec {
             limits: Limits::default(),
             queue_size: 32,
             arena: 1 << 20,
+            exposure: Exposure::Pool,
             max_transfer: 256 << 10,
             immediate_data: 0,
             lun_reset: true,

@@ -82,6 +82,8 @@ impl Trace {
                     let kind = match completion.kind {
                         WorkKind::Send => "send",
                         WorkKind::Receive => "receive",
+                        WorkKind::Bind => "window opening",
+                        WorkKind::Invalidate => "window closing",
                     };
                     let slot = completion.slot;
                     match completion.result {

@@ -302,8 +302,8 @@ impl World {
         };
         self.enter();
         let login = parameters.request(multichannel).encode();
-        let (queue_size, arena) = (self.spec.queue_size, self.spec.arena);
-        let connect = match self.fabric().connect(&login, queue_size, arena) {
+        let (queue_size, arena, exposure) = (self.spec.queue_size, self.spec.arena, self.spec.exposure);
+        let connect = match self.fabric().connect(&login, queue_size, arena, exposure) {
             Ok(connect) => connect,
             Err(refusal) => {
                 // Whatever came as a reason can be read, or is said to be unreadable.
@@ -323,6 +323,7 @@ impl World {
                     plan: connect.plan,
                     read_arena: (SimQueuePair::READ_ARENA, arena),
                     write_arena: (SimQueuePair::WRITE_ARENA, arena),
+                    exposure,
                     max_transfer: self.spec.max_transfer,
                     lun_reset: self.spec.lun_reset,
                 };

@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 
-use srp_initiator::fabric::{Completion, Extent, Fabric, QueuePairId, RegionId, WorkKind};
+use srp_initiator::fabric::{Completion, Exposure, Extent, Fabric, QueuePairId, RegionId, RemoteAccess, WorkKind};
 use srp_initiator::scsi::Lun;
 use srp_initiator::session::{
     BlockOperation, BlockRequest, ChannelSetup, DiskSetup, Engine, Event, Granted, Limits, LunKey, RequestId,
@@ -23,6 +23,7 @@ pub(crate) struct BareFabric {
     receives: Vec<[u8; SLOT]>,
     sent: VecDeque<u16>,
     posted: VecDeque<u16>,
+    closed: VecDeque<u16>,
 }
 
 impl BareFabric {
@@ -34,12 +35,23 @@ impl BareFabric {
             receives: vec![response; usize::from(plan.receives)],
             sent: VecDeque::with_capacity(usize::from(plan.sends)),
             posted: VecDeque::with_capacity(usize::from(plan.receives)),
+            closed: VecDeque::with_capacity(usize::from(plan.sends)),
         }
     }
 }
 
 impl Fabric for BareFabric {
     fn poll(&mut self, out: &mut Vec<Completion>) {
+        while out.capacity() > out.len()
+            && let Some(slot) = self.closed.pop_front()
+        {
+            out.push(Completion {
+                qp: QP,
+                kind: WorkKind::Invalidate,
+                slot,
+                result: Ok(0),
+            });
+        }
         while out.capacity() - out.len() >= 2
             && let Some(send) = self.sent.pop_front()
             && let Some(receive) = self.posted.pop_front()
@@ -77,6 +89,12 @@ impl Fabric for BareFabric {
         self.posted.push_back(slot);
     }
 
+    fn post_bind(&mut self, _qp: QueuePairId, _slot: u16, _extent: Extent, _access: RemoteAccess) {}
+
+    fn post_invalidate(&mut self, _qp: QueuePairId, slot: u16) {
+        self.closed.push_back(slot);
+    }
+
     fn flush(&mut self) {}
 
     fn fail(&mut self, _qp: QueuePairId) {}
@@ -87,6 +105,10 @@ impl Fabric for BareFabric {
             key: 1,
             len: extent.len,
         }
+    }
+
+    fn describe_window(&self, qp: QueuePairId, _slot: u16, extent: Extent) -> MemoryDescriptor {
+        self.describe(qp, extent)
     }
 
     fn copy_out(&self, _qp: QueuePairId, _extent: Extent, _into: &mut [u8]) {}
@@ -108,7 +130,7 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    pub(crate) fn new(disks: u32) -> Self {
+    pub(crate) fn new(disks: u32, exposure: Exposure) -> Self {
         let plan = SlotPlan::new(LIMIT, 62);
         let mut engine = Engine::new(BareFabric::new(plan), Limits::default());
         engine.add_channel(&ChannelSetup {
@@ -123,6 +145,7 @@ impl Load {
             plan,
             read_arena: (RegionId(0), 4 << 20),
             write_arena: (RegionId(1), 4 << 20),
+            exposure,
             max_transfer: 1 << 20,
             lun_reset: true,
         });

@@ -168,7 +168,7 @@ impl QueuePair {
                     max_inline_data: max_inline,
                 },
                 qp_type: rdma_sys::ibv_qp_type::IBV_QPT_RC,
-                sq_sig_all: 1,
+                sq_sig_all: 0,
             };
             // SAFETY: domain and queue are alive and on one device; the attributes are ours.
             check_pointer(unsafe { rdma_sys::ibv_create_qp(domain.raw(), &mut init) })

@@ -207,6 +207,12 @@ impl Target {
         self.disks.get(&lun).map_or(&[], |disk| &disk.data)
     }
 
+    /// Bytes per logical block of a disk.
+    pub(super) fn block_size(&self, lun: u64) -> Option<u32> {
+        let spec = self.profile.disks.iter().find(|spec| spec.lun == lun)?;
+        Some(spec.block_size)
+    }
+
     /// Commands of a disk that reached the medium: reads, writes, flushes.
     #[must_use]
     pub fn executed(&self, lun: u64) -> (u64, u64, u64) {

@@ -2,7 +2,7 @@
 
 use super::disk::{self, Answer};
 use super::{OLD_TAGS, Step, Target, pages};
-use crate::fabric::QueuePairId;
+use crate::fabric::{QueuePairId, RemoteAccess};
 use crate::scsi::Cdb;
 use crate::scsi::cdb::Operation;
 use crate::scsi::outcome::GOOD;
@@ -318,6 +318,14 @@ impl Target {
         if Odds::hit(&mut net.rng, odds.oversized) {
             net.tally.count("IU longer than agreed");
             net.send_to_initiator(qp, vec![0xc1; self.profile.max_response_len as usize + 1]);
+        }
+        let own = match &task.memory {
+            Memory::In(list) => list.first().map(|memory| (*memory, RemoteAccess::Write)),
+            Memory::Out(list) => list.first().map(|memory| (*memory, RemoteAccess::Read)),
+            Memory::None | Memory::Immediate(_) => None,
+        };
+        if let Some((memory, access)) = own {
+            net.tempt(qp, memory, access);
         }
         if Odds::hit(&mut net.rng, odds.async_event) {
             self.report_event(qp, task.lun, net);

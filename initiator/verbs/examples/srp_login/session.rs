@@ -75,6 +75,7 @@ impl Session {
                         status = Some(Response::parse(iu)?.status);
                         self.fabric.post_receive(self.qp, completion.slot);
                     }
+                    WorkKind::Bind | WorkKind::Invalidate => return Err("there are no windows".into()),
                 }
             }
         }
@@ -173,6 +174,7 @@ impl Session {
                         answered[tag as usize & 0xffff] = true;
                         tag as u16
                     }
+                    WorkKind::Bind | WorkKind::Invalidate => return Err("there are no windows".into()),
                 };
                 let index = usize::from(slot);
                 if sent[index] && answered[index] {
@@ -200,6 +202,7 @@ impl Session {
                 match completion.kind {
                     WorkKind::Send => sends -= 1,
                     WorkKind::Receive => receives -= 1,
+                    WorkKind::Bind | WorkKind::Invalidate => return Err("there are no windows".into()),
                 }
                 match (completion.kind, completion.result) {
                     (_, Ok(_)) => finished += 1,

@@ -7,26 +7,28 @@ use rdma_sys::{ibv_recv_wr, ibv_send_flags, ibv_send_wr, ibv_sge, ibv_wr_opcode}
 use srp_initiator::fabric::{Completion, Extent, QueuePairId, WorkError, WorkKind};
 
 use super::parts::ChannelParts;
+use super::window::Window;
 use super::work_id;
 use crate::errno::check_value;
 
 /// Entries of a send: the IU, and immediate data.
 type SendEntries = [ibv_sge; 2];
 
-/// A channel as a reactor holds it. Work requests are written in place into arrays made once; a slot is in at most
-/// one of them, so a full array cannot happen.
+/// A channel as a reactor holds it. Work requests are written in place into arrays made once; a slot is in the array of
+/// sends at most once, and its window twice, so a full array cannot happen.
 pub(super) struct Channel {
-    id: QueuePairId,
+    pub(super) id: QueuePairId,
     pub(super) parts: ChannelParts,
-    send_requests: Box<[ibv_send_wr]>,
+    pub(super) send_requests: Box<[ibv_send_wr]>,
     send_entries: Box<[SendEntries]>,
     receive_requests: Box<[ibv_recv_wr]>,
     receive_entries: Box<[ibv_sge]>,
-    queued_sends: usize,
+    pub(super) queued_sends: usize,
     queued_receives: usize,
     /// Slots that are queued or posted.
     sends_in_flight: Box<[bool]>,
     receives_in_flight: Box<[bool]>,
+    pub(super) windows: Box<[Window]>,
     failed: bool,
 }
 
@@ -38,6 +40,7 @@ impl Channel {
     pub(super) fn new(id: QueuePairId, parts: ChannelParts) -> Self {
         let sends = usize::from(parts.sends.slots());
         let receives = usize::from(parts.receives.slots());
+        let send_work = sends + 2 * parts.windows.len();
         let send_request = || -> ibv_send_wr {
             // SAFETY: plain integers and raw pointers, for which all zeroes is a valid value.
             unsafe { std::mem::zeroed() }
@@ -49,8 +52,8 @@ impl Channel {
         };
         Self {
             id,
-            send_requests: (0..sends).map(|_| send_request()).collect(),
-            send_entries: (0..sends).map(|_| [entry(), entry()]).collect(),
+            send_requests: (0..send_work).map(|_| send_request()).collect(),
+            send_entries: (0..send_work).map(|_| [entry(), entry()]).collect(),
             receive_requests: (0..receives)
                 .map(|_| ibv_recv_wr {
                     wr_id: 0,
@@ -64,6 +67,7 @@ impl Channel {
             queued_receives: 0,
             sends_in_flight: vec![false; sends].into(),
             receives_in_flight: vec![false; receives].into(),
+            windows: parts.windows.iter().map(Window::new).collect(),
             failed: false,
             parts,
         }
@@ -167,6 +171,8 @@ impl Channel {
         let in_flight = match kind {
             WorkKind::Send => &mut self.sends_in_flight,
             WorkKind::Receive => &mut self.receives_in_flight,
+            WorkKind::Bind => return,
+            WorkKind::Invalidate => return self.window_closed(slot),
         };
         if let Some(flag) = in_flight.get_mut(usize::from(slot)) {
             *flag = false;
@@ -214,11 +220,7 @@ impl Channel {
             let first = first_refused(requests, bad, count);
             tracing::error!(%error, qp = self.parts.queue_pair.number(), count = count - first, "receives were refused");
             for index in first..count {
-                refuse(
-                    self.receive_requests[index].wr_id,
-                    &mut self.receives_in_flight,
-                    refused,
-                );
+                self.refuse(self.receive_requests[index].wr_id, refused);
             }
         }
     }
@@ -240,13 +242,20 @@ impl Channel {
             }
             rdma_sys::ibv_post_send(self.parts.queue_pair.raw(), requests, &mut bad)
         };
+        self.note_openings(count);
         if let Err(error) = check_value(result) {
             let first = first_refused(requests, bad, count);
             tracing::error!(%error, qp = self.parts.queue_pair.number(), count = count - first, "sends were refused");
             for index in first..count {
-                refuse(self.send_requests[index].wr_id, &mut self.sends_in_flight, refused);
+                self.refuse(self.send_requests[index].wr_id, refused);
             }
         }
+    }
+
+    fn refuse(&mut self, wr_id: u64, refused: &mut VecDeque<Completion>) {
+        let completion = not_posted(wr_id);
+        self.completed(completion.kind, completion.slot);
+        refused.push_back(completion);
     }
 
     /// Moves the queue pair to the error state.
@@ -264,17 +273,12 @@ fn first_refused<T>(requests: *mut T, bad: *mut T, count: usize) -> usize {
     if bad.is_null() || offset >= count { 0 } else { offset }
 }
 
-/// Makes up the completion of a request that was not posted. It is `Local`, never `Flushed`: it proves nothing about
-/// the peer's accesses.
-fn refuse(wr_id: u64, in_flight: &mut [bool], refused: &mut VecDeque<Completion>) {
+/// The completion of a request that was not posted, which is made up. It is `Local`, never `Flushed`: it proves nothing
+/// about the peer's accesses.
+fn not_posted(wr_id: u64) -> Completion {
     let (qp, kind, slot) = work_id::unpack(wr_id);
-    in_flight[usize::from(slot)] = false;
-    refused.push_back(Completion {
-        qp,
-        kind,
-        slot,
-        result: Err(WorkError::Local),
-    });
+    let result = Err(WorkError::Local);
+    Completion { qp, kind, slot, result }
 }
 
 #[cfg(test)]
@@ -293,21 +297,16 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_request_is_a_local_error() {
-        let mut refused = VecDeque::new();
-        let mut in_flight = [true; 4];
-        refuse(
-            work_id::pack(QueuePairId(7), WorkKind::Receive, 3),
-            &mut in_flight,
-            &mut refused,
-        );
-        assert_eq!(in_flight, [true, true, true, false]);
+    fn a_request_that_was_not_posted_is_a_local_error() {
         let expected = Completion {
             qp: QueuePairId(7),
             kind: WorkKind::Receive,
             slot: 3,
             result: Err(WorkError::Local),
         };
-        assert_eq!(refused, [expected]);
+        assert_eq!(
+            not_posted(work_id::pack(QueuePairId(7), WorkKind::Receive, 3)),
+            expected
+        );
     }
 }

@@ -22,6 +22,7 @@
 mod channel;
 mod parts;
 mod table;
+mod window;
 mod work_id;
 
 use std::collections::VecDeque;
@@ -30,7 +31,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
 use rdma_sys::ibv_wc;
-use srp_initiator::fabric::{Completion, Extent, Fabric, QueuePairId, RegionId};
+use srp_initiator::fabric::{Completion, Extent, Fabric, QueuePairId, RegionId, RemoteAccess};
 use srp_initiator::wire::MemoryDescriptor;
 
 use channel::Channel;
@@ -356,6 +357,14 @@ impl Fabric for VerbsFabric {
         self.queueing(qp).queue_receive(slot);
     }
 
+    fn post_bind(&mut self, qp: QueuePairId, slot: u16, extent: Extent, access: RemoteAccess) {
+        self.queueing(qp).queue_bind(slot, extent, access);
+    }
+
+    fn post_invalidate(&mut self, qp: QueuePairId, slot: u16) {
+        self.queueing(qp).queue_invalidate(slot);
+    }
+
     fn flush(&mut self) {
         while let Some(index) = self.unflushed.pop() {
             if let Some(channel) = self.channels.at(index) {
@@ -381,6 +390,15 @@ impl Fabric for VerbsFabric {
         MemoryDescriptor {
             address: arena.base() as u64 + u64::from(extent.offset),
             key: arena.rkey(),
+            len: extent.len,
+        }
+    }
+
+    fn describe_window(&self, qp: QueuePairId, slot: u16, extent: Extent) -> MemoryDescriptor {
+        let channel = self.get(qp);
+        MemoryDescriptor {
+            address: channel.parts.region(extent).base() as u64 + u64::from(extent.offset),
+            key: channel.next_window_key(slot),
             len: extent.len,
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use srp_initiator::fabric::{Extent, RegionId};
 
-use crate::memory::{Access, Arena, MemoryError, OutOfBounds, ProtectionDomain};
+use crate::memory::{Access, Arena, MemoryError, MemoryWindow, OutOfBounds, ProtectionDomain};
 use crate::queue_pair::{QueuePair, QueuePairError};
 
 /// Parts that do not fit together.
@@ -32,9 +32,18 @@ pub enum PartsError {
     /// Memory of another protection domain.
     #[error("memory and queue pair are of different protection domains")]
     Domain,
-    /// IU memory, which no target may reach.
-    #[error("a data arena needs access for reads or for writes")]
+    /// IU memory, which no target may reach; or an arena that is open where there are windows, or closed where there are
+    /// none.
+    #[error("a data arena needs access for reads or for writes, by windows where the queue pair has them")]
     Access,
+    /// Windows without room for what opens and closes them.
+    #[error("{windows} memory windows do not fit a queue pair of {depth} sends")]
+    Windows {
+        /// Windows.
+        windows: usize,
+        /// Sends of the queue pair.
+        depth: u32,
+    },
     /// 65,536 arenas have been added.
     #[error("the queue pair has no region id left")]
     RegionsExhausted,
@@ -101,13 +110,14 @@ impl IuRing {
     }
 }
 
-/// Everything one channel needs on a reactor: queue pair, IU rings, data arenas.
+/// Everything one channel needs on a reactor: queue pair, IU rings, data arenas, and memory windows where it has them.
 ///
-/// Dropping it destroys the queue pair first, then ends the registrations; failures are logged. [`Self::destroy`]
-/// reports them.
+/// Dropping it ends the windows, destroys the queue pair, then ends the registrations; failures are logged.
+/// [`Self::destroy`] reports them.
 #[derive(Debug)]
 pub struct ChannelParts {
     // The order of the fields is the order of destruction.
+    pub(super) windows: Vec<MemoryWindow>,
     pub(super) queue_pair: QueuePair,
     pub(super) sends: IuRing,
     pub(super) receives: IuRing,
@@ -133,11 +143,35 @@ impl ChannelParts {
             }
         }
         Ok(Self {
+            windows: Vec::new(),
             queue_pair,
             sends,
             receives,
             regions: Vec::new(),
         })
+    }
+
+    /// Gives the first send slots a memory window each: the target reaches data only through these. Before any data
+    /// arena is added.
+    ///
+    /// # Errors
+    /// When they are of another protection domain, or the queue pair has no room for the work requests that open and
+    /// close them.
+    pub fn with_windows(mut self, windows: Vec<MemoryWindow>) -> Result<Self, PartsError> {
+        let domain = self.queue_pair.domain();
+        if windows.iter().any(|window| !Arc::ptr_eq(window.domain(), domain)) {
+            return Err(PartsError::Domain);
+        }
+        let depth = self.queue_pair.caps().sends;
+        if windows.len() * 2 + usize::from(self.sends.slots) > depth as usize {
+            let windows = windows.len();
+            return Err(PartsError::Windows { windows, depth });
+        }
+        if self.regions().next().is_some() {
+            return Err(PartsError::Access);
+        }
+        self.windows = windows;
+        Ok(self)
     }
 
     /// The queue pair.
@@ -168,7 +202,8 @@ impl ChannelParts {
         if !Arc::ptr_eq(arena.domain(), self.queue_pair.domain()) {
             return Err(PartsError::Domain);
         }
-        if arena.access() == Access::Iu {
+        let open = matches!(arena.access(), Access::ReadData | Access::WriteData);
+        if arena.access() == Access::Iu || open != self.windows.is_empty() {
             return Err(PartsError::Access);
         }
         let id = u16::try_from(self.regions.len()).map_err(|_| PartsError::RegionsExhausted)?;
@@ -193,6 +228,8 @@ impl ChannelParts {
     /// # Errors
     /// When the HCA keeps the queue pair; memory whose registration could not be ended either stays mapped.
     pub fn destroy(self) -> Result<(), QueuePairError> {
+        // A queue pair does not go while a window is open on it.
+        drop(self.windows);
         self.queue_pair.destroy()
     }
 

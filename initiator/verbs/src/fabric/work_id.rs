@@ -3,21 +3,24 @@
 use rdma_sys::ibv_wc_status as status;
 use srp_initiator::fabric::{QueuePairId, WorkError, WorkKind};
 
-/// Packs an id: queue pair in the high half, kind in bit 16, slot in the low 16 bits.
+/// Packs an id: queue pair in the high half, kind in bits 16 and 17, slot in the low 16 bits.
 pub(super) const fn pack(qp: QueuePairId, kind: WorkKind, slot: u16) -> u64 {
     let kind = match kind {
         WorkKind::Send => 0,
-        WorkKind::Receive => 1 << 16,
+        WorkKind::Receive => 1,
+        WorkKind::Bind => 2,
+        WorkKind::Invalidate => 3,
     };
-    (qp.0 as u64) << 32 | kind | slot as u64
+    (qp.0 as u64) << 32 | kind << 16 | slot as u64
 }
 
 /// The inverse of [`pack`].
 pub(super) const fn unpack(id: u64) -> (QueuePairId, WorkKind, u16) {
-    let kind = if id & 1 << 16 == 0 {
-        WorkKind::Send
-    } else {
-        WorkKind::Receive
+    let kind = match id >> 16 & 3 {
+        0 => WorkKind::Send,
+        1 => WorkKind::Receive,
+        2 => WorkKind::Bind,
+        _ => WorkKind::Invalidate,
     };
     (QueuePairId((id >> 32) as u32), kind, id as u16)
 }
@@ -38,6 +41,7 @@ pub(super) const fn result(code: status::Type, len: u32) -> Result<u32, WorkErro
         | status::IBV_WC_LOC_QP_OP_ERR
         | status::IBV_WC_LOC_PROT_ERR
         | status::IBV_WC_LOC_ACCESS_ERR => WorkError::Local,
+        status::IBV_WC_MW_BIND_ERR => WorkError::Bind,
         other => WorkError::Other(other),
     })
 }
@@ -50,9 +54,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn ids_round_trip(qp: u32, slot: u16, receive: bool) {
-            let kind = if receive { WorkKind::Receive } else { WorkKind::Send };
-            prop_assert_eq!(unpack(pack(QueuePairId(qp), kind, slot)), (QueuePairId(qp), kind, slot));
+        fn ids_round_trip(qp: u32, slot: u16) {
+            for kind in [WorkKind::Send, WorkKind::Receive, WorkKind::Bind, WorkKind::Invalidate] {
+                prop_assert_eq!(unpack(pack(QueuePairId(qp), kind, slot)), (QueuePairId(qp), kind, slot));
+            }
         }
 
         #[test]
@@ -69,6 +74,7 @@ mod tests {
         assert_eq!(result(13, 0), Err(WorkError::ReceiverNotReady));
         assert_eq!(result(1, 0), Err(WorkError::Local));
         assert_eq!(result(10, 0), Err(WorkError::Remote));
+        assert_eq!(result(6, 0), Err(WorkError::Bind));
         for code in (0..64).chain([u32::MAX]) {
             assert_eq!(result(code, 1).is_ok(), code == 0);
         }

@@ -21,6 +21,10 @@ pub enum Access {
     ReadData,
     /// Data of writes: the target reads it.
     WriteData,
+    /// Data of reads, reached through windows alone.
+    ReadWindows,
+    /// Data of writes, reached through windows alone.
+    WriteWindows,
 }
 
 impl Access {
@@ -30,6 +34,9 @@ impl Access {
             // The standard grants remote write only together with local write.
             Self::ReadData => flag::IBV_ACCESS_LOCAL_WRITE.0 | flag::IBV_ACCESS_REMOTE_WRITE.0,
             Self::WriteData => flag::IBV_ACCESS_REMOTE_READ.0,
+            // No window of a region without local write lets a peer write.
+            Self::ReadWindows => flag::IBV_ACCESS_LOCAL_WRITE.0 | flag::IBV_ACCESS_MW_BIND.0,
+            Self::WriteWindows => flag::IBV_ACCESS_MW_BIND.0,
         }
     }
 }
@@ -121,6 +128,11 @@ impl Arena {
     pub fn rkey(&self) -> u32 {
         // SAFETY: as above.
         unsafe { (*self.registration.as_ptr()).rkey }
+    }
+
+    /// For the binding of windows.
+    pub(crate) const fn registration(&self) -> *mut rdma_sys::ibv_mr {
+        self.registration.as_ptr()
     }
 
     /// The direction it is registered for.
@@ -238,5 +250,7 @@ mod tests {
         assert_eq!(Access::ReadData.flags() & remote, flag::IBV_ACCESS_REMOTE_WRITE.0);
         assert_eq!(Access::WriteData.flags() & remote, flag::IBV_ACCESS_REMOTE_READ.0);
         assert_eq!(Access::WriteData.flags() & flag::IBV_ACCESS_LOCAL_WRITE.0, 0);
+        assert_eq!(Access::ReadWindows.flags() & remote, 0);
+        assert_eq!(Access::WriteWindows.flags(), flag::IBV_ACCESS_MW_BIND.0);
     }
 }

@@ -2,12 +2,15 @@
 
 mod arena;
 mod mapping;
+mod window;
 
 use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
 pub use arena::{Access, Arena, OutOfBounds};
+pub use window::MemoryWindow;
+pub(crate) use window::next_key;
 
 use crate::device::Device;
 use crate::errno::{check_pointer, check_value, remedy};
@@ -41,6 +44,22 @@ pub enum MemoryError {
         device: String,
         /// The arena's length.
         len: usize,
+        /// What the kernel said.
+        cause: io::Error,
+    },
+    /// The HCA lacks memory windows that a queue pair can open by itself.
+    #[error("HCA {0} has no type-2 memory windows; attach with exposure=pool")]
+    NoWindows(String),
+    /// The HCA gave no window.
+    #[error(
+        "HCA {device} gives no memory window (it has {limit} of them): {cause}{hint}; attach with exposure=pool, or with \
+         a smaller queue_size or ch_count", hint = remedy(.cause)
+    )]
+    Window {
+        /// The HCA's name.
+        device: String,
+        /// How many it has.
+        limit: u32,
         /// What the kernel said.
         cause: io::Error,
     },
