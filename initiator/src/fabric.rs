@@ -3,6 +3,8 @@
 //! Two implementations exist: `srp-verbs` (libibverbs) and [`crate::sim`] (in-process, seeded, faulty).
 //! A fabric belongs to one reactor; nothing here blocks, allocates or takes a lock.
 
+pub use srp_addressing::Exposure;
+
 use crate::wire::MemoryDescriptor;
 
 /// One connected queue pair of a reactor's fabric. Never reused while the fabric lives.
@@ -22,17 +24,6 @@ pub struct Extent {
     pub offset: u32,
     /// Length in bytes.
     pub len: u32,
-}
-
-/// How the target of a queue pair reaches the data of its commands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Exposure {
-    /// The arenas are open for as long as the queue pair lives, each in its direction: one key for all commands.
-    #[default]
-    Pool,
-    /// The arenas are closed. Each command opens a type-2 memory window (IBA 10.6.7.2) on its bytes, in its direction,
-    /// for its queue pair, and closes it before it is over.
-    Window,
 }
 
 /// What the target may do with the bytes of a memory window.

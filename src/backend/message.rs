@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use srp_initiator::fabric::{QueuePairId, RegionId};
+use srp_initiator::fabric::{Exposure, QueuePairId, RegionId};
 use srp_initiator::scsi::BlockError;
 use srp_initiator::session::{
     ChannelError, ChannelState, ControlReply, ControlRequest, DiskSetup, Granted, LunKey, SessionKey, SlotPlan,
@@ -42,6 +42,7 @@ pub(crate) struct NewChannel {
     pub(crate) session: SessionKey,
     pub(crate) granted: Granted,
     pub(crate) plan: SlotPlan,
+    pub(crate) exposure: Exposure,
     pub(crate) max_transfer: u32,
     pub(crate) read_arena: Arena,
     pub(crate) write_arena: Arena,

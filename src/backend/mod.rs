@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use srp_initiator::fabric::{Exposure, Extent, QueuePairId};
+use srp_initiator::fabric::{Extent, QueuePairId};
 use srp_initiator::scsi::BlockError;
 use srp_initiator::session::{
     BlockOperation, BlockRequest, ChannelError, ChannelSetup, ControlReply, Engine, Event as EngineEvent, Handle,
@@ -77,6 +77,7 @@ impl SrpBackend {
             session,
             granted,
             plan,
+            exposure,
             max_transfer,
             read_arena,
             write_arena,
@@ -99,7 +100,7 @@ impl SrpBackend {
             plan,
             read_arena: (read_arena.region, read_arena.len),
             write_arena: (write_arena.region, write_arena.len),
-            exposure: Exposure::Pool,
+            exposure,
             max_transfer,
             lun_reset: true,
         });

@@ -58,6 +58,9 @@ pub(super) struct TargetKeys {
     /// Longest information unit to ask for, in bytes
     #[arg(long, value_name = "N")]
     max_it_iu_size: Option<String>,
+    /// How the target reaches data: pool (fastest), or window: each command's bytes alone, while it is under way
+    #[arg(long, value_name = "HOW")]
+    exposure: Option<String>,
     #[arg(long, hide = true)]
     cmd_sg_entries: Option<String>,
     #[arg(long, hide = true)]
@@ -89,6 +92,7 @@ impl TargetKeys {
             ("max_sect", &self.max_sect),
             ("tl_retry_count", &self.tl_retry_count),
             ("max_it_iu_size", &self.max_it_iu_size),
+            ("exposure", &self.exposure),
             ("cmd_sg_entries", &self.cmd_sg_entries),
             ("allow_ext_sg", &self.allow_ext_sg),
             ("sg_tablesize", &self.sg_tablesize),

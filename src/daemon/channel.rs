@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use srp_addressing::Gid;
-use srp_initiator::fabric::QueuePairId;
+use srp_initiator::fabric::{Exposure, QueuePairId};
 use srp_initiator::session::{Granted, LoginError, LoginParameters, SessionKey, SlotPlan};
 use srp_initiator::wire::login::MultiChannel;
 use srp_verbs::cm::{Address, CmError, ConnectParams, Event as CmEvent, PortSpace};
 use srp_verbs::completion_queue::CompletionQueueError;
 use srp_verbs::device::{Device, DeviceError, Devices};
 use srp_verbs::fabric::{ChannelParts, IuRing, PartsError};
-use srp_verbs::memory::{Access, Arena, MemoryError, ProtectionDomain};
+use srp_verbs::memory::{Access, Arena, MemoryError, MemoryWindow, ProtectionDomain};
 use srp_verbs::queue_pair::{QueuePair, QueuePairCaps};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
@@ -41,6 +41,7 @@ pub(crate) struct SessionGround {
     pub(crate) source: Option<Address>,
     pub(crate) retry_count: u8,
     pub(crate) queue_size: u16,
+    pub(crate) exposure: Exposure,
     pub(crate) max_transfer: u32,
     pub(crate) arena_len: u32,
     pub(crate) domain: Option<Arc<ProtectionDomain>>,
@@ -176,11 +177,17 @@ impl Resolved {
         // The target may grant more or less; a queue pair of the size wished for holds either.
         let most = SlotPlan::new(i32::from(ground.queue_size) + 1, ground.queue_size);
         let caps = QueuePairCaps {
-            sends: most.sends.into(),
+            sends: most.send_work(ground.exposure),
             receives: most.receives.into(),
             max_inline: 128,
         };
         let mut queue_pair = QueuePair::create(&connection.id, &domain, &queue, caps)?;
+        // What the HCA lacks is said before the target is troubled. Behind the queue pair, as a process's objects are
+        // destroyed by the kernel last first: windows keep the queue pair they are open on.
+        let (read_access, write_access, mut windows) = match ground.exposure {
+            Exposure::Pool => (Access::ReadData, Access::WriteData, Vec::new()),
+            Exposure::Window => (Access::ReadWindows, Access::WriteWindows, windows(&domain, &most)?),
+        };
         if let Err(error) = connection.id.set_ack_timeout(ACK_TIMEOUT) {
             tracing::debug!(%error, "the fabric's own acknowledgement timeout applies");
         }
@@ -196,8 +203,9 @@ impl Resolved {
         let sends = IuRing::new(&domain, plan.sends, send_len)?;
         let receives = IuRing::new(&domain, plan.receives, granted.max_ti_iu_len)?;
         let len = ground.arena_len;
-        let read = Arena::new(&domain, len as usize, Access::ReadData)?;
-        let write = Arena::new(&domain, len as usize, Access::WriteData)?;
+        windows.truncate(plan.commands.into());
+        let read = Arena::new(&domain, len as usize, read_access)?;
+        let write = Arena::new(&domain, len as usize, write_access)?;
         if ours_to_establish {
             connection.id.establish(&mut queue_pair)?;
         }
@@ -209,7 +217,7 @@ impl Resolved {
                 return Err(error);
             }
         };
-        let mut parts = ChannelParts::new(queue_pair, sends, receives)?;
+        let mut parts = ChannelParts::new(queue_pair, sends, receives)?.with_windows(windows)?;
         let read_region = parts.add_region(read)?;
         let write_region = parts.add_region(write)?;
         let place = |region, area| ReactorArena { region, len, area };
@@ -220,6 +228,7 @@ impl Resolved {
                     session: ground.key,
                     granted,
                     plan,
+                    exposure: ground.exposure,
                     max_transfer: ground.max_transfer,
                     read_arena: place(read_region, read_area),
                     write_arena: place(write_region, write_area),
@@ -239,6 +248,11 @@ impl Resolved {
             connection,
         })
     }
+}
+
+/// A memory window for each command of a channel.
+fn windows(domain: &Arc<ProtectionDomain>, plan: &SlotPlan) -> Result<Vec<MemoryWindow>, MemoryError> {
+    (0..plan.commands).map(|_| MemoryWindow::new(domain)).collect()
 }
 
 /// The private data of a login: by IP address the form that leaves room for the header of such a connection, by GID the

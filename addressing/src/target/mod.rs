@@ -1,5 +1,6 @@
 //! The `add_target` text: how to reach one SRP target and how to log in to it.
 
+mod choice;
 mod error;
 mod key;
 mod parse;
@@ -9,14 +10,16 @@ mod tests;
 
 use std::fmt;
 
+pub use choice::{Exposure, ParseChoiceError};
 pub use error::ParseTargetError;
 
 use crate::{Endpoint, Gid, Guid, IoClass, PKey, PortId, ServiceId};
 
 /// One target, as written to the kernel's `add_target` and printed by `ibsrpdm -c`.
 ///
-/// [`FromStr`](std::str::FromStr) takes every key of ib_srp: `key=value` separated by commas or newlines, empty
-/// parts skipped, the last of several wins. `None` means not given, so that the default is the user's business.
+/// [`FromStr`](std::str::FromStr) takes every key of ib_srp, and some of our own: `key=value` separated by commas or
+/// newlines, empty parts skipped, the last of several wins. `None` means not given, so that the default is the user's
+/// business.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TargetOptions {
     /// `id_ext`: the extension half of the target port id.
@@ -51,6 +54,8 @@ pub struct TargetOptions {
     pub sg_tablesize: Option<u16>,
     /// `comp_vector`: without effect in the kernel too, since channels choose their own.
     pub comp_vector: Option<u32>,
+    /// `exposure`: how the target reaches our memory. Not of the kernel.
+    pub exposure: Option<Exposure>,
 }
 
 /// How the connection to a target is made.
@@ -95,6 +100,7 @@ impl TargetOptions {
             allow_ext_sg: None,
             sg_tablesize: None,
             comp_vector: None,
+            exposure: None,
         }
     }
 
@@ -160,8 +166,9 @@ impl fmt::Display for TargetOptions {
         option(f, "allow_ext_sg", self.allow_ext_sg.map(u8::from))?;
         option(f, "sg_tablesize", self.sg_tablesize)?;
         option(f, "comp_vector", self.comp_vector)?;
-        // Last, because old kernels stop reading at a key they do not know.
-        option(f, "max_it_iu_size", self.max_it_iu_size)
+        // Last of the kernel's, because old ones stop reading at a key they do not know; then those that none knows.
+        option(f, "max_it_iu_size", self.max_it_iu_size)?;
+        option(f, "exposure", self.exposure)
     }
 }
 

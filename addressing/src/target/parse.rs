@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use super::{ParseTargetError, TargetOptions, Transport, key};
+use super::{Exposure, ParseTargetError, TargetOptions, Transport, key};
 use crate::number::{hex, integer};
 use crate::{Endpoint, Gid, Guid, IoClass, PKey, ServiceId};
 
@@ -32,6 +32,7 @@ struct Given {
     allow_ext_sg: Option<bool>,
     sg_tablesize: Option<u16>,
     comp_vector: Option<u32>,
+    exposure: Option<Exposure>,
 }
 
 impl FromStr for TargetOptions {
@@ -98,6 +99,7 @@ impl Given {
             "cmd_sg_entries" => self.cmd_sg_entries = Some(number(value, 1, 255)?),
             "allow_ext_sg" => self.allow_ext_sg = Some(number::<u64>(value, 0, INT_MAX)? != 0),
             "sg_tablesize" => self.sg_tablesize = Some(number(value, 1, 2048)?),
+            "exposure" => self.exposure = Some(value.parse().ok()?),
             "comp_vector" => self.comp_vector = Some(number(value, 0, INT_MAX)?),
             _ => return None,
         }
@@ -129,6 +131,7 @@ impl Given {
             allow_ext_sg: self.allow_ext_sg,
             sg_tablesize: self.sg_tablesize,
             comp_vector: self.comp_vector,
+            exposure: self.exposure,
             ..TargetOptions::new(id_ext, ioc_guid, transport)
         })
     }

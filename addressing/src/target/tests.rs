@@ -40,7 +40,7 @@ fn every_key() {
     let text = format!(
         "{LINE},io_class=ff00,initiator_ext=0000000000000200,tl_retry_count=2,max_sect=8192,\
          max_cmd_per_lun=16,target_can_queue=64,queue_size=128,ch_count=4,cmd_sg_entries=255,\
-         allow_ext_sg=1,sg_tablesize=2048,comp_vector=3,max_it_iu_size=996"
+         allow_ext_sg=1,sg_tablesize=2048,comp_vector=3,max_it_iu_size=996,exposure=window"
     );
     let target = parse(&text).unwrap();
     assert_eq!(target.to_string(), text);
@@ -51,6 +51,7 @@ fn every_key() {
     assert_eq!((target.max_cmd_per_lun, target.target_can_queue), (Some(16), Some(64)));
     assert_eq!((target.queue_size, target.ch_count), (Some(128), Some(4)));
     assert_eq!((target.max_it_iu_size, target.allow_ext_sg), (Some(996), Some(true)));
+    assert_eq!(target.exposure, Some(Exposure::Window));
     assert_eq!(
         target.ignored_options(),
         ["cmd_sg_entries", "allow_ext_sg", "sg_tablesize", "comp_vector"]
@@ -204,6 +205,7 @@ fn target() -> impl Strategy<Value = TargetOptions> {
         any::<Option<bool>>(),
         prop::option::of(1u16..=2048),
         at_least_0(),
+        prop_oneof![Just(None), Just(Some(Exposure::Pool)), Just(Some(Exposure::Window))],
     );
     (names, limits, rest).prop_map(|(names, limits, rest)| TargetOptions {
         io_class: if names.3 { IoClass::Rev10 } else { IoClass::Rev16a },
@@ -219,6 +221,7 @@ fn target() -> impl Strategy<Value = TargetOptions> {
         allow_ext_sg: rest.2,
         sg_tablesize: rest.3,
         comp_vector: rest.4,
+        exposure: rest.5,
         ..TargetOptions::new(names.0, Guid(names.1), names.2)
     })
 }
@@ -230,7 +233,7 @@ proptest! {
     }
 
     #[test]
-    fn any_text_is_answered(text in "\\PC{0,80}", value in "\\PC{0,40}", key in 0usize..20) {
+    fn any_text_is_answered(text in "\\PC{0,80}", value in "\\PC{0,40}", key in 0..super::key::KEYS.len()) {
         let tail = format!("{RDMA_CM},{}={value}", super::key::KEYS[key].0);
         for text in [text, tail] {
             if let Err(error) = parse(&text) {

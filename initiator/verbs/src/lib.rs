@@ -32,5 +32,5 @@ pub use cm::{Address, CmId, CmIdKey, ConnectParams, Event, EventChannel, RejectR
 pub use completion_queue::CompletionQueue;
 pub use device::{Device, Devices};
 pub use fabric::{ChannelParts, IuRing, VerbsFabric};
-pub use memory::{Access, Arena, ProtectionDomain};
+pub use memory::{Access, Arena, MemoryWindow, ProtectionDomain};
 pub use queue_pair::{QueuePair, QueuePairCaps};
