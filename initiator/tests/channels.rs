@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use common::{ended, failed, finish, lun, outcome, run_for, spec, succeeded};
 use srp_initiator::scsi::BlockError;
-use srp_initiator::session::RequestId;
+use srp_initiator::session::{Fence, RequestId};
 use srp_initiator::sim::{CreditPolicy, Function, Injection, Outcome, Span, World, WorldSpec};
 use srp_initiator::wire::TaskResponse;
 
@@ -116,7 +116,7 @@ fn without_a_reset_a_write_of_unknown_fate_fails() {
     let mut spec = with_channels(2, 2);
     spec.immediate_data = 8192;
     let mut shared = spec.clone();
-    shared.lun_reset = false;
+    shared.fence = Fence::Relogin;
     let (world, write, read) = doubtful(shared, |_| {});
     failed(&world, &[write], BlockError::Transport);
     succeeded(&world, &[read]);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use common::{ended, failed, finish, limited, lun, outcome, run_for, seconds, spec, succeeded};
 use srp_initiator::scsi::{BlockError, Cdb};
-use srp_initiator::session::{ChannelError, ChannelState, UnitFunction};
+use srp_initiator::session::{ChannelError, ChannelState, Fence, UnitFunction};
 use srp_initiator::sim::{Function, Injection, Outcome, World};
 use srp_initiator::wire::TaskResponse;
 
@@ -93,9 +93,9 @@ fn only_complete_counts() {
 
 #[test]
 fn a_channel_whose_target_ends_nothing_is_given_up() {
-    for (lun_reset, after) in [(true, 40), (false, 35)] {
+    for (fence, after) in [(Fence::LunReset, 40), (Fence::Relogin, 35)] {
         let mut spec = spec(2);
-        spec.lun_reset = lun_reset;
+        spec.fence = fence;
         let mut world = World::new(spec);
         stuck(&mut world, 1);
         (0..2).for_each(|_| world.fabric().target_mut().arrange(Function::Silent { done: false }));

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use srp_initiator::fabric::{Exposure, QueuePairId, RegionId};
 use srp_initiator::scsi::BlockError;
 use srp_initiator::session::{
-    ChannelError, ChannelState, ControlReply, ControlRequest, DiskSetup, Granted, LunKey, SessionKey, SlotPlan,
+    ChannelError, ChannelState, ControlReply, ControlRequest, DiskSetup, Fence, Granted, LunKey, SessionKey, SlotPlan,
 };
 use srp_verbs::fabric::ChannelParts;
 use tokio::sync::oneshot;
@@ -43,6 +43,7 @@ pub(crate) struct NewChannel {
     pub(crate) granted: Granted,
     pub(crate) plan: SlotPlan,
     pub(crate) exposure: Exposure,
+    pub(crate) fence: Fence,
     pub(crate) max_transfer: u32,
     pub(crate) read_arena: Arena,
     pub(crate) write_arena: Arena,

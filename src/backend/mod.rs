@@ -78,6 +78,7 @@ impl SrpBackend {
             granted,
             plan,
             exposure,
+            fence,
             max_transfer,
             read_arena,
             write_arena,
@@ -102,7 +103,7 @@ impl SrpBackend {
             write_arena: (write_arena.region, write_arena.len),
             exposure,
             max_transfer,
-            lun_reset: true,
+            fence,
         });
         self.arenas.push((qp, read_arena, write_arena));
         self.watch_completions(out);

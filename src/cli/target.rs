@@ -61,6 +61,10 @@ pub(super) struct TargetKeys {
     /// How the target reaches data: pool (fastest), or window: each command's bytes alone, while it is under way
     #[arg(long, value_name = "HOW")]
     exposure: Option<String>,
+    /// What comes before a write whose fate is unknown is sent again: lun-reset, or, for LUNs shared with other hosts,
+    /// relogin
+    #[arg(long, value_name = "HOW")]
+    fence: Option<String>,
     #[arg(long, hide = true)]
     cmd_sg_entries: Option<String>,
     #[arg(long, hide = true)]
@@ -93,6 +97,7 @@ impl TargetKeys {
             ("tl_retry_count", &self.tl_retry_count),
             ("max_it_iu_size", &self.max_it_iu_size),
             ("exposure", &self.exposure),
+            ("fence", &self.fence),
             ("cmd_sg_entries", &self.cmd_sg_entries),
             ("allow_ext_sg", &self.allow_ext_sg),
             ("sg_tablesize", &self.sg_tablesize),

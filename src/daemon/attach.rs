@@ -97,6 +97,7 @@ pub(crate) async fn log_in(
         retry_count: target.tl_retry_count.unwrap_or(RETRY_COUNT),
         queue_size: queue_size(target),
         exposure: target.exposure.unwrap_or_default(),
+        fence: target.fence.unwrap_or_default(),
         max_transfer: max_transfer.clamp(4096, MAX_TRANSFER) & !4095,
         arena_len: ARENA,
         domain: None,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use srp_addressing::Gid;
 use srp_initiator::fabric::{Exposure, QueuePairId};
-use srp_initiator::session::{Granted, LoginError, LoginParameters, SessionKey, SlotPlan};
+use srp_initiator::session::{Fence, Granted, LoginError, LoginParameters, SessionKey, SlotPlan};
 use srp_initiator::wire::login::MultiChannel;
 use srp_verbs::cm::{Address, CmError, ConnectParams, Event as CmEvent, PortSpace};
 use srp_verbs::completion_queue::CompletionQueueError;
@@ -42,6 +42,7 @@ pub(crate) struct SessionGround {
     pub(crate) retry_count: u8,
     pub(crate) queue_size: u16,
     pub(crate) exposure: Exposure,
+    pub(crate) fence: Fence,
     pub(crate) max_transfer: u32,
     pub(crate) arena_len: u32,
     pub(crate) domain: Option<Arc<ProtectionDomain>>,
@@ -229,6 +230,7 @@ impl Resolved {
                     granted,
                     plan,
                     exposure: ground.exposure,
+                    fence: ground.fence,
                     max_transfer: ground.max_transfer,
                     read_arena: place(read_region, read_area),
                     write_arena: place(write_region, write_area),

@@ -14,6 +14,17 @@ pub enum Exposure {
     Window,
 }
 
+/// What makes sure that a target is done with a write whose connection was lost, before it is sent again (`fence`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Fence {
+    /// A LOGICAL UNIT RESET, which ends everybody's commands of the unit.
+    #[default]
+    LunReset,
+    /// A login that ends the old nexus, as ib_srp has it. For units that are shared with other initiators: none is
+    /// ever reset.
+    Relogin,
+}
+
 /// A word that is none of the choice's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no such choice")]
@@ -33,6 +44,24 @@ fn name<T: PartialEq>(names: &[(&'static str, T)], choice: &T) -> &'static str {
         .iter()
         .find(|(_, other)| other == choice)
         .map_or("", |(name, _)| name)
+}
+
+impl Fence {
+    const NAMES: [(&str, Self); 2] = [("lun-reset", Self::LunReset), ("relogin", Self::Relogin)];
+}
+
+impl FromStr for Fence {
+    type Err = ParseChoiceError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        parse(&Self::NAMES, text)
+    }
+}
+
+impl fmt::Display for Fence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(name(&Self::NAMES, self))
+    }
 }
 
 impl FromStr for Exposure {

@@ -10,7 +10,7 @@ mod tests;
 
 use std::fmt;
 
-pub use choice::{Exposure, ParseChoiceError};
+pub use choice::{Exposure, Fence, ParseChoiceError};
 pub use error::ParseTargetError;
 
 use crate::{Endpoint, Gid, Guid, IoClass, PKey, PortId, ServiceId};
@@ -56,6 +56,8 @@ pub struct TargetOptions {
     pub comp_vector: Option<u32>,
     /// `exposure`: how the target reaches our memory. Not of the kernel.
     pub exposure: Option<Exposure>,
+    /// `fence`: what comes before a write of unknown fate is sent again. Not of the kernel.
+    pub fence: Option<Fence>,
 }
 
 /// How the connection to a target is made.
@@ -101,6 +103,7 @@ impl TargetOptions {
             sg_tablesize: None,
             comp_vector: None,
             exposure: None,
+            fence: None,
         }
     }
 
@@ -168,7 +171,8 @@ impl fmt::Display for TargetOptions {
         option(f, "comp_vector", self.comp_vector)?;
         // Last of the kernel's, because old ones stop reading at a key they do not know; then those that none knows.
         option(f, "max_it_iu_size", self.max_it_iu_size)?;
-        option(f, "exposure", self.exposure)
+        option(f, "exposure", self.exposure)?;
+        option(f, "fence", self.fence)
     }
 }
 

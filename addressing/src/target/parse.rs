@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use super::{Exposure, ParseTargetError, TargetOptions, Transport, key};
+use super::{Exposure, Fence, ParseTargetError, TargetOptions, Transport, key};
 use crate::number::{hex, integer};
 use crate::{Endpoint, Gid, Guid, IoClass, PKey, ServiceId};
 
@@ -33,6 +33,7 @@ struct Given {
     sg_tablesize: Option<u16>,
     comp_vector: Option<u32>,
     exposure: Option<Exposure>,
+    fence: Option<Fence>,
 }
 
 impl FromStr for TargetOptions {
@@ -100,6 +101,7 @@ impl Given {
             "allow_ext_sg" => self.allow_ext_sg = Some(number::<u64>(value, 0, INT_MAX)? != 0),
             "sg_tablesize" => self.sg_tablesize = Some(number(value, 1, 2048)?),
             "exposure" => self.exposure = Some(value.parse().ok()?),
+            "fence" => self.fence = Some(value.parse().ok()?),
             "comp_vector" => self.comp_vector = Some(number(value, 0, INT_MAX)?),
             _ => return None,
         }
@@ -132,6 +134,7 @@ impl Given {
             sg_tablesize: self.sg_tablesize,
             comp_vector: self.comp_vector,
             exposure: self.exposure,
+            fence: self.fence,
             ..TargetOptions::new(id_ext, ioc_guid, transport)
         })
     }

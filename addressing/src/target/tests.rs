@@ -40,7 +40,7 @@ fn every_key() {
     let text = format!(
         "{LINE},io_class=ff00,initiator_ext=0000000000000200,tl_retry_count=2,max_sect=8192,\
          max_cmd_per_lun=16,target_can_queue=64,queue_size=128,ch_count=4,cmd_sg_entries=255,\
-         allow_ext_sg=1,sg_tablesize=2048,comp_vector=3,max_it_iu_size=996,exposure=window"
+         allow_ext_sg=1,sg_tablesize=2048,comp_vector=3,max_it_iu_size=996,exposure=window,fence=relogin"
     );
     let target = parse(&text).unwrap();
     assert_eq!(target.to_string(), text);
@@ -51,7 +51,10 @@ fn every_key() {
     assert_eq!((target.max_cmd_per_lun, target.target_can_queue), (Some(16), Some(64)));
     assert_eq!((target.queue_size, target.ch_count), (Some(128), Some(4)));
     assert_eq!((target.max_it_iu_size, target.allow_ext_sg), (Some(996), Some(true)));
-    assert_eq!(target.exposure, Some(Exposure::Window));
+    assert_eq!(
+        (target.exposure, target.fence),
+        (Some(Exposure::Window), Some(Fence::Relogin))
+    );
     assert_eq!(
         target.ignored_options(),
         ["cmd_sg_entries", "allow_ext_sg", "sg_tablesize", "comp_vector"]
@@ -206,6 +209,7 @@ fn target() -> impl Strategy<Value = TargetOptions> {
         prop::option::of(1u16..=2048),
         at_least_0(),
         prop_oneof![Just(None), Just(Some(Exposure::Pool)), Just(Some(Exposure::Window))],
+        prop_oneof![Just(None), Just(Some(Fence::LunReset)), Just(Some(Fence::Relogin))],
     );
     (names, limits, rest).prop_map(|(names, limits, rest)| TargetOptions {
         io_class: if names.3 { IoClass::Rev10 } else { IoClass::Rev16a },
@@ -222,6 +226,7 @@ fn target() -> impl Strategy<Value = TargetOptions> {
         sg_tablesize: rest.3,
         comp_vector: rest.4,
         exposure: rest.5,
+        fence: rest.6,
         ..TargetOptions::new(names.0, Guid(names.1), names.2)
     })
 }

@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+pub use srp_addressing::Fence;
+
 use super::buffer::ArenaSpace;
 use super::login::Granted;
 use super::mutation::{Mutated, Mutation};
@@ -31,9 +33,8 @@ pub struct ChannelSetup {
     pub exposure: Exposure,
     /// The longest data buffer of one command.
     pub max_transfer: u32,
-    /// A logical unit that does not answer may be reset; to be switched off where it is shared, as a reset ends
-    /// everybody's commands.
-    pub lun_reset: bool,
+    /// Whether logical units may be reset: before a write of unknown fate is sent again, and when they do not answer.
+    pub fence: Fence,
 }
 
 /// Why a channel went down.
@@ -101,7 +102,7 @@ pub(super) struct Channel {
     pub(super) starved: Option<Instant>,
     /// Times a command met no credit.
     pub(super) zero_credit: u64,
-    pub(super) lun_reset: bool,
+    pub(super) fence: Fence,
     /// What is being done about an overdue command.
     pub(super) ladder: Option<Ladder>,
     /// Functions sent: ABORT TASK, LOGICAL UNIT RESET.
@@ -150,12 +151,17 @@ impl Channel {
             flushed: false,
             starved: None,
             zero_credit: 0,
-            lun_reset: setup.lun_reset,
+            fence: setup.fence,
             ladder: None,
             aborts: 0,
             resets: 0,
             mutated,
         }
+    }
+
+    /// Whether a logical unit may be reset over it.
+    pub(super) fn may_reset(&self) -> bool {
+        self.fence == Fence::LunReset || self.mutated.is(Mutation::SharedReset)
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -216,7 +222,7 @@ mod tests {
                 write_arena: (RegionId(1), 1 << 20),
                 exposure: Exposure::Pool,
                 max_transfer: 1 << 20,
-                lun_reset: true,
+                fence: Fence::LunReset,
             },
             0,
             Mutated::default(),

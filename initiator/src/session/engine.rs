@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::channel::{Channel, ChannelError, ChannelSetup};
 use super::control::Task;
 use super::event::{Event, Handle};
-use super::failover::Fence;
+use super::failover::Fenced;
 use super::key_map::KeyMap;
 use super::mutation::{Mutated, Mutation};
 use super::queue::Queue;
@@ -94,7 +94,7 @@ pub struct Engine<F> {
     pub(super) delayed: Vec<Key>,
     /// No request that waits is over before this.
     pub(super) next_expiry: Option<Instant>,
-    pub(super) fences: Vec<Fence>,
+    pub(super) fences: Vec<Fenced>,
     pub(super) tasks: Vec<Task>,
     pub(super) events: VecDeque<Event>,
     completions: Vec<Completion>,

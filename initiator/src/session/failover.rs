@@ -3,7 +3,9 @@
 //! Requests that are not with the target go on over a channel that lives, and so do reads and flushes that were,
 //! once their memory cannot be touched any more. A write is another matter: the target may carry it out behind the
 //! connection's end, and then over what was written later. A write of unknown fate is sent again only when a LOGICAL
-//! UNIT RESET of its unit is complete (the fence rule); where that cannot be had it fails.
+//! UNIT RESET of its unit is complete (the fence rule); where that cannot be had it fails. It cannot with
+//! [`Fence::Relogin`](super::Fence::Relogin): a login that ends the old nexus ends this session's other channels too, and
+//! is not the engine's to make.
 
 use super::channel::Channel;
 use super::engine::Engine;
@@ -16,7 +18,7 @@ use crate::wire::TaskFunction;
 
 /// Writes of a logical unit that wait for its reset.
 #[derive(Debug)]
-pub(super) struct Fence {
+pub(super) struct Fenced {
     queue: usize,
     writes: Vec<Key>,
     /// The channel the reset was sent on, and its tag.
@@ -96,7 +98,7 @@ impl<F: Fabric> Engine<F> {
             .find(|fence| fence.queue == queue && fence.sent.is_none())
         {
             Some(fence) => fence.writes.push(key),
-            None => self.fences.push(Fence {
+            None => self.fences.push(Fenced {
                 queue,
                 writes: vec![key],
                 sent: None,
@@ -114,7 +116,7 @@ impl<F: Fabric> Engine<F> {
             .channels
             .iter()
             .filter_map(|&index| self.channels[index].as_ref());
-        channels.any(|channel| channel.lun_reset)
+        channels.any(Channel::may_reset)
     }
 
     /// Sends the resets that are due, and gives up those that take too long.
@@ -143,7 +145,7 @@ impl<F: Fabric> Engine<F> {
         let (session, lun) = self.queues[queue].as_ref().map(|queue| (queue.session, queue.lun))?;
         for place in 0..self.sessions[session].as_ref()?.channels.len() {
             let index = self.sessions[session].as_ref()?.channels[place];
-            if !self.channels[index].as_ref().is_some_and(|channel| channel.lun_reset) {
+            if !self.channels[index].as_ref().is_some_and(Channel::may_reset) {
                 continue;
             }
             if let Some(tag) = self.post_function(index, TaskFunction::LogicalUnitReset, lun, None) {

@@ -24,7 +24,7 @@ mod start;
 mod task;
 mod window;
 
-pub use channel::{ChannelError, ChannelSetup};
+pub use channel::{ChannelError, ChannelSetup, Fence};
 pub use control::{TaskRequest, UnitFunction};
 pub use engine::{DiskSetup, Engine, Limits};
 pub use event::{Event, Handle};

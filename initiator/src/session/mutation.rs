@@ -70,6 +70,8 @@ pub enum Mutation {
     ResendUnfenced,
     /// Immediate data is sent whether it was granted or not.
     ImmediateUnchecked,
+    /// A unit that is shared with others is reset.
+    SharedReset,
     /// A window is opened on one byte more than the command has.
     WindowTooLong,
     /// The window of a write lets the target write.
@@ -117,6 +119,7 @@ impl Mutation {
         Self::TaskWithoutCredit,
         Self::ResendUnfenced,
         Self::ImmediateUnchecked,
+        Self::SharedReset,
         Self::WindowTooLong,
         Self::WindowWrongWay,
         Self::WindowNotAwaited,

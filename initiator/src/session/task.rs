@@ -50,7 +50,7 @@ impl Channel {
         let (abort, reset) = (deadline + limit, deadline + limit + limit);
         if now < abort {
             Some((Rung::Abort, abort))
-        } else if self.lun_reset && now < reset {
+        } else if self.may_reset() && now < reset {
             Some((Rung::Reset, reset))
         } else {
             None
@@ -147,7 +147,7 @@ impl<F: Fabric> Engine<F> {
             return;
         };
         let reset = ladder.deadline + limit + limit;
-        if ladder.rung == Rung::Reset || !channel.lun_reset || reset <= now {
+        if ladder.rung == Rung::Reset || !channel.may_reset() || reset <= now {
             return self.time_out(index, now);
         }
         channel.ladder = Some(Ladder {

@@ -2,6 +2,7 @@
 
 use crate::fabric::{Completion, Extent, Fabric, QueuePairId, RemoteAccess, WorkError, WorkKind};
 use crate::scsi::cdb::Operation;
+use crate::session::Fence;
 use crate::wire::{Data, FromInitiator, FromTarget, MemoryDescriptor, TaskFunction};
 
 use super::check::rule;
@@ -76,6 +77,10 @@ impl SimFabric {
             Ok(FromInitiator::TaskManagement(task)) => {
                 let of = (task.function == TaskFunction::AbortTask).then_some(task.task_tag);
                 qp.leases.function(task.tag, of, task.lun.0);
+                if task.function == TaskFunction::LogicalUnitReset && self.net.fence == Fence::Relogin {
+                    let what = format!("{:?}, which is shared, is reset", task.lun);
+                    self.net.checks.broken(now, rule::FENCE, what);
+                }
                 (Some(1), Ok(()))
             }
             _ => (None, Ok(())),

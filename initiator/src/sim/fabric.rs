@@ -13,7 +13,7 @@ use super::tally::Tally;
 use super::target::{Target, TargetProfile};
 use super::trace::Trace;
 use crate::fabric::{Exposure, QueuePairId, WorkError};
-use crate::session::SlotPlan;
+use crate::session::{Fence, SlotPlan};
 use crate::time::Instant;
 use crate::wire::login::{LoginReject, LoginRejectReason, LoginRequest, LoginResponse};
 
@@ -56,6 +56,7 @@ impl SimFabric {
             rng: Rng::with_seed(seed),
             profile,
             odds: Odds::default(),
+            fence: Fence::default(),
             agenda: Agenda::default(),
             queue_pairs: BTreeMap::new(),
             finished: VecDeque::new(),

@@ -18,6 +18,7 @@ use super::target::Step;
 use super::trace::{self, Note, Trace};
 use super::window::Trespass;
 use crate::fabric::{Completion, Extent, QueuePairId, WorkError, WorkKind};
+use crate::session::Fence;
 use crate::time::Instant;
 
 /// What the network has in store.
@@ -71,6 +72,7 @@ pub(super) struct Net {
     pub(super) rng: Rng,
     pub(super) profile: Profile,
     pub(super) odds: Odds,
+    pub(super) fence: Fence,
     pub(super) agenda: Agenda<Happening>,
     pub(super) queue_pairs: BTreeMap<QueuePairId, SimQueuePair>,
     pub(super) finished: VecDeque<Finished>,

@@ -12,7 +12,7 @@ use super::target::{DiskSpec, TargetProfile};
 use super::world::{Errand, World};
 use crate::fabric::Exposure;
 use crate::scsi::{Cdb, Lun};
-use crate::session::{BlockOperation, Limits, UnitFunction};
+use crate::session::{BlockOperation, Fence, Limits, UnitFunction};
 
 /// Simulated time within which every run has to be over.
 const LIMIT: Duration = Duration::from_secs(4 * 3600);
@@ -112,7 +112,10 @@ impl Scenario {
             exposure: Exposure::Pool,
             max_transfer,
             immediate_data: *rng.choice(&[0, 0, 512, 8192]).unwrap_or(&0),
-            lun_reset: rng.u8(0..4) > 0,
+            fence: match rng.u8(0..4) {
+                0 => Fence::Relogin,
+                _ => Fence::LunReset,
+            },
             sessions,
             relogin: Some(Span::micros(0, 3_000_000)),
             unsupplied: if rng.u8(0..4) == 0 { 30 } else { 0 },
@@ -211,7 +214,9 @@ impl World {
                 UnitFunction::Reset,
             ];
             let session = self.session_of(number).unwrap_or(0) as usize;
-            if let Some(function) = self.rng.choice(&functions).copied() {
+            let function = self.rng.choice(&functions).copied();
+            let shared = self.spec.fence == Fence::Relogin;
+            if let Some(function) = function.filter(|function| !shared || *function != UnitFunction::Reset) {
                 self.manage(session, number, function);
             }
         }

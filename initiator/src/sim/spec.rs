@@ -5,7 +5,7 @@ use srp_addressing::PortId;
 use super::odds::{Profile, Span};
 use super::target::TargetProfile;
 use crate::fabric::Exposure;
-use crate::session::{Limits, Mutation};
+use crate::session::{Fence, Limits, Mutation};
 
 /// A session of the world.
 #[derive(Clone, Debug)]
@@ -39,8 +39,8 @@ pub struct WorldSpec {
     pub max_transfer: u32,
     /// Bytes of the largest write that is to carry its data in the command.
     pub immediate_data: u32,
-    /// Logical units may be reset.
-    pub lun_reset: bool,
+    /// Whether logical units may be reset.
+    pub fence: Fence,
     /// The sessions.
     pub sessions: Vec<SessionSpec>,
     /// A session that lost its channel logs in again after this.
@@ -64,7 +64,7 @@ impl Default for WorldSpec {
             exposure: Exposure::Pool,
             max_transfer: 256 << 10,
             immediate_data: 0,
-            lun_reset: true,
+            fence: Fence::LunReset,
             sessions: vec![SessionSpec {
                 port: PortId([1; 16]),
                 luns: vec![0],

@@ -72,7 +72,8 @@ impl World {
     #[must_use]
     pub fn new(spec: WorldSpec) -> Self {
         let mut rng = Rng::with_seed(spec.seed ^ 0x5eed);
-        let fabric = SimFabric::new(rng.u64(..), spec.profile, spec.target.clone());
+        let mut fabric = SimFabric::new(rng.u64(..), spec.profile, spec.target.clone());
+        fabric.net.fence = spec.fence;
         let sessions = spec.sessions.iter();
         let sessions = sessions
             .map(|spec| Session {
@@ -325,7 +326,7 @@ impl World {
                     write_arena: (SimQueuePair::WRITE_ARENA, arena),
                     exposure,
                     max_transfer: self.spec.max_transfer,
-                    lun_reset: self.spec.lun_reset,
+                    fence: self.spec.fence,
                 };
                 self.sessions[session as usize].qps.push(connect.qp);
                 self.engine.add_channel(&setup);

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use srp_initiator::fabric::{Completion, Exposure, Extent, Fabric, QueuePairId, RegionId, RemoteAccess, WorkKind};
 use srp_initiator::scsi::Lun;
 use srp_initiator::session::{
-    BlockOperation, BlockRequest, ChannelSetup, DiskSetup, Engine, Event, Granted, Limits, LunKey, RequestId,
+    BlockOperation, BlockRequest, ChannelSetup, DiskSetup, Engine, Event, Fence, Granted, Limits, LunKey, RequestId,
     SessionKey, SlotPlan,
 };
 use srp_initiator::time::Instant;
@@ -147,7 +147,7 @@ impl Load {
             write_arena: (RegionId(1), 4 << 20),
             exposure,
             max_transfer: 1 << 20,
-            lun_reset: true,
+            fence: Fence::LunReset,
         });
         for number in 0..disks {
             engine.add_disk(&DiskSetup {
