@@ -15,4 +15,4 @@ pub use endpoint::{Endpoint, HostAddress, ParseEndpointError, Scope};
 pub use gid::{Gid, Guid, ParseGidError, ParseGuidError};
 pub use number::{PKey, ParseNumberError, ServiceId};
 pub use port_id::{IoClass, PortId};
-pub use target::{Exposure, Fence, ParseChoiceError, ParseTargetError, TargetOptions, Transport};
+pub use target::{Exposure, Fence, Logout, ParseChoiceError, ParseTargetError, TargetOptions, Transport};

@@ -20,6 +20,8 @@ pub(crate) enum Message {
     AddChannel(Box<NewChannel>),
     /// End a channel; [`Event::ChannelClosed`] follows.
     CloseChannel(QueuePairId),
+    /// The same, with an SRP_I_LOGOUT before.
+    LogOut(QueuePairId),
     /// Destroy the queue pair of a channel that was told to end and whose flush did not come.
     DestroyChannel(QueuePairId),
     /// Give back what a closed channel was made of.

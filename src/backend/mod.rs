@@ -219,6 +219,7 @@ impl Backend for SrpBackend {
         match message {
             Message::AddChannel(channel) => self.add_channel(*channel, out),
             Message::CloseChannel(qp) => self.engine.close_channel(qp, ChannelError::Closed, now),
+            Message::LogOut(qp) => self.engine.log_out(qp, now),
             Message::DestroyChannel(qp) => {
                 let destroyed = self.engine.fabric_mut().release(qp).map(ChannelParts::destroy);
                 if let Some(Err(error)) = destroyed {

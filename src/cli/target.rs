@@ -65,6 +65,9 @@ pub(super) struct TargetKeys {
     /// relogin
     #[arg(long, value_name = "HOW")]
     fence: Option<String>,
+    /// How a session ends: dreq, with the connection alone, or iu, with an SRP_I_LOGOUT before
+    #[arg(long, value_name = "HOW")]
+    logout: Option<String>,
     #[arg(long, hide = true)]
     cmd_sg_entries: Option<String>,
     #[arg(long, hide = true)]
@@ -98,6 +101,7 @@ impl TargetKeys {
             ("max_it_iu_size", &self.max_it_iu_size),
             ("exposure", &self.exposure),
             ("fence", &self.fence),
+            ("logout", &self.logout),
             ("cmd_sg_entries", &self.cmd_sg_entries),
             ("allow_ext_sg", &self.allow_ext_sg),
             ("sg_tablesize", &self.sg_tablesize),

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use srp_addressing::Gid;
+use srp_addressing::{Gid, Logout};
 use srp_initiator::fabric::{Exposure, QueuePairId};
 use srp_initiator::session::{Fence, Granted, LoginError, LoginParameters, SessionKey, SlotPlan};
 use srp_initiator::wire::login::MultiChannel;
@@ -305,8 +305,11 @@ impl Channel {
     }
 
     /// Tells the reactor to end it; `ChannelClosed` follows.
-    pub(crate) fn close(&self) {
-        self.reactor.send(Message::CloseChannel(self.qp));
+    pub(crate) fn close(&self, logout: Logout) {
+        self.reactor.send(match logout {
+            Logout::Disconnect => Message::CloseChannel(self.qp),
+            Logout::Iu => Message::LogOut(self.qp),
+        });
     }
 
     /// Takes apart a channel whose `ChannelClosed` has come: the connection is ended, the queue pair and its

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use srp_addressing::{Gid, PortId, TargetOptions};
+use srp_addressing::{Gid, Logout, PortId, TargetOptions};
 use srp_initiator::fabric::QueuePairId;
 use srp_initiator::scsi::Lun;
 use srp_initiator::session::SessionKey;
@@ -199,7 +199,11 @@ impl Session {
 
     /// Ends every channel; each answers with `ChannelClosed` when nothing of it can be touched any more.
     fn close_channels(&mut self) {
-        self.channels.iter().for_each(Channel::close);
+        let logout = match self.lost {
+            None => self.target.logout.unwrap_or_default(),
+            Some(_) => Logout::Disconnect,
+        };
+        self.channels.iter().for_each(|channel| channel.close(logout));
         self.closing.get_or_insert_with(|| Instant::now() + FLUSH_LIMIT);
     }
 

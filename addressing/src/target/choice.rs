@@ -25,55 +25,45 @@ pub enum Fence {
     Relogin,
 }
 
+/// How a session that is not needed any more ends (`logout`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Logout {
+    /// The connections end; targets take that for a logout.
+    #[default]
+    Disconnect,
+    /// SRP_I_LOGOUT (SRP r16a 6.6) goes before, for targets that want it.
+    Iu,
+}
+
 /// A word that is none of the choice's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no such choice")]
 pub struct ParseChoiceError;
 
-impl Exposure {
-    const NAMES: [(&str, Self); 2] = [("pool", Self::Pool), ("window", Self::Window)];
+/// Text and choice, both ways.
+macro_rules! named {
+    ($choice:ident: $($name:literal $value:ident),+) => {
+        impl FromStr for $choice {
+            type Err = ParseChoiceError;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                match text {
+                    $($name => Ok(Self::$value),)+
+                    _ => Err(ParseChoiceError),
+                }
+            }
+        }
+
+        impl fmt::Display for $choice {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self {
+                    $(Self::$value => $name,)+
+                })
+            }
+        }
+    };
 }
 
-fn parse<T: Copy>(names: &[(&str, T)], text: &str) -> Result<T, ParseChoiceError> {
-    let found = names.iter().find(|(name, _)| *name == text);
-    found.map(|(_, choice)| *choice).ok_or(ParseChoiceError)
-}
-
-fn name<T: PartialEq>(names: &[(&'static str, T)], choice: &T) -> &'static str {
-    names
-        .iter()
-        .find(|(_, other)| other == choice)
-        .map_or("", |(name, _)| name)
-}
-
-impl Fence {
-    const NAMES: [(&str, Self); 2] = [("lun-reset", Self::LunReset), ("relogin", Self::Relogin)];
-}
-
-impl FromStr for Fence {
-    type Err = ParseChoiceError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        parse(&Self::NAMES, text)
-    }
-}
-
-impl fmt::Display for Fence {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(name(&Self::NAMES, self))
-    }
-}
-
-impl FromStr for Exposure {
-    type Err = ParseChoiceError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        parse(&Self::NAMES, text)
-    }
-}
-
-impl fmt::Display for Exposure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(name(&Self::NAMES, self))
-    }
-}
+named!(Exposure: "pool" Pool, "window" Window);
+named!(Fence: "lun-reset" LunReset, "relogin" Relogin);
+named!(Logout: "dreq" Disconnect, "iu" Iu);

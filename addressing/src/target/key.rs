@@ -1,7 +1,7 @@
 //! The keys of the `add_target` text, and what somebody may have meant who wrote another.
 
 /// Key and what its value may be.
-pub(super) const KEYS: [(&str, &str); 22] = [
+pub(super) const KEYS: [(&str, &str); 23] = [
     ("id_ext", "1 to 16 hex digits"),
     ("ioc_guid", "1 to 16 hex digits"),
     ("dgid", "32 hex digits (the GID of the target port)"),
@@ -24,6 +24,7 @@ pub(super) const KEYS: [(&str, &str); 22] = [
     ("max_it_iu_size", "a number of bytes; 0 for no limit"),
     ("exposure", "pool or window"),
     ("fence", "lun-reset or relogin"),
+    ("logout", "dreq or iu"),
 ];
 
 const TIMERS: &str = "it is an attribute of a session; set it where the session's timers are set";

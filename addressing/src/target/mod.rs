@@ -10,7 +10,7 @@ mod tests;
 
 use std::fmt;
 
-pub use choice::{Exposure, Fence, ParseChoiceError};
+pub use choice::{Exposure, Fence, Logout, ParseChoiceError};
 pub use error::ParseTargetError;
 
 use crate::{Endpoint, Gid, Guid, IoClass, PKey, PortId, ServiceId};
@@ -58,6 +58,8 @@ pub struct TargetOptions {
     pub exposure: Option<Exposure>,
     /// `fence`: what comes before a write of unknown fate is sent again. Not of the kernel.
     pub fence: Option<Fence>,
+    /// `logout`: how a session ends. Not of the kernel.
+    pub logout: Option<Logout>,
 }
 
 /// How the connection to a target is made.
@@ -104,6 +106,7 @@ impl TargetOptions {
             comp_vector: None,
             exposure: None,
             fence: None,
+            logout: None,
         }
     }
 
@@ -172,7 +175,8 @@ impl fmt::Display for TargetOptions {
         // Last of the kernel's, because old ones stop reading at a key they do not know; then those that none knows.
         option(f, "max_it_iu_size", self.max_it_iu_size)?;
         option(f, "exposure", self.exposure)?;
-        option(f, "fence", self.fence)
+        option(f, "fence", self.fence)?;
+        option(f, "logout", self.logout)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use super::{Exposure, Fence, ParseTargetError, TargetOptions, Transport, key};
+use super::{Exposure, Fence, Logout, ParseTargetError, TargetOptions, Transport, key};
 use crate::number::{hex, integer};
 use crate::{Endpoint, Gid, Guid, IoClass, PKey, ServiceId};
 
@@ -34,6 +34,7 @@ struct Given {
     comp_vector: Option<u32>,
     exposure: Option<Exposure>,
     fence: Option<Fence>,
+    logout: Option<Logout>,
 }
 
 impl FromStr for TargetOptions {
@@ -102,6 +103,7 @@ impl Given {
             "sg_tablesize" => self.sg_tablesize = Some(number(value, 1, 2048)?),
             "exposure" => self.exposure = Some(value.parse().ok()?),
             "fence" => self.fence = Some(value.parse().ok()?),
+            "logout" => self.logout = Some(value.parse().ok()?),
             "comp_vector" => self.comp_vector = Some(number(value, 0, INT_MAX)?),
             _ => return None,
         }
@@ -135,6 +137,7 @@ impl Given {
             comp_vector: self.comp_vector,
             exposure: self.exposure,
             fence: self.fence,
+            logout: self.logout,
             ..TargetOptions::new(id_ext, ioc_guid, transport)
         })
     }

@@ -40,7 +40,7 @@ fn every_key() {
     let text = format!(
         "{LINE},io_class=ff00,initiator_ext=0000000000000200,tl_retry_count=2,max_sect=8192,\
          max_cmd_per_lun=16,target_can_queue=64,queue_size=128,ch_count=4,cmd_sg_entries=255,\
-         allow_ext_sg=1,sg_tablesize=2048,comp_vector=3,max_it_iu_size=996,exposure=window,fence=relogin"
+         allow_ext_sg=1,sg_tablesize=2048,comp_vector=3,max_it_iu_size=996,exposure=window,fence=relogin,logout=iu"
     );
     let target = parse(&text).unwrap();
     assert_eq!(target.to_string(), text);
@@ -55,6 +55,7 @@ fn every_key() {
         (target.exposure, target.fence),
         (Some(Exposure::Window), Some(Fence::Relogin))
     );
+    assert_eq!(target.logout, Some(Logout::Iu));
     assert_eq!(
         target.ignored_options(),
         ["cmd_sg_entries", "allow_ext_sg", "sg_tablesize", "comp_vector"]
@@ -210,6 +211,7 @@ fn target() -> impl Strategy<Value = TargetOptions> {
         at_least_0(),
         prop_oneof![Just(None), Just(Some(Exposure::Pool)), Just(Some(Exposure::Window))],
         prop_oneof![Just(None), Just(Some(Fence::LunReset)), Just(Some(Fence::Relogin))],
+        prop_oneof![Just(None), Just(Some(Logout::Disconnect)), Just(Some(Logout::Iu))],
     );
     (names, limits, rest).prop_map(|(names, limits, rest)| TargetOptions {
         io_class: if names.3 { IoClass::Rev10 } else { IoClass::Rev16a },
@@ -227,6 +229,7 @@ fn target() -> impl Strategy<Value = TargetOptions> {
         comp_vector: rest.4,
         exposure: rest.5,
         fence: rest.6,
+        logout: rest.7,
         ..TargetOptions::new(names.0, Guid(names.1), names.2)
     })
 }
