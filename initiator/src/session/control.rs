@@ -54,7 +54,8 @@ pub(super) struct Task {
 
 impl<F: Fabric> Engine<F> {
     /// Takes a task management function. It ends with [`Event::TaskDone`], within
-    /// [`Limits::task`](super::Limits::task).
+    /// [`Limits::task`](super::Limits::task). One that is not answered keeps its place, of which a channel has two: who
+    /// gives up on it closes the channel.
     pub fn submit_task(&mut self, request: TaskRequest, now: Instant) {
         let limit = now + self.limits.task;
         self.tasks.push(Task {

@@ -144,6 +144,11 @@ impl<F: Fabric> Engine<F> {
         &mut self.fabric
     }
 
+    /// The fabric, when the engine is not wanted any more.
+    pub fn into_fabric(self) -> F {
+        self.fabric
+    }
+
     /// Takes a logged-in queue pair into service and posts its receives.
     pub fn add_channel(&mut self, setup: &ChannelSetup) {
         let session = self.session(setup.session);

@@ -36,6 +36,10 @@ impl<T> Agenda<T> {
         (entry.key().0 <= now).then(|| entry.remove())
     }
 
+    pub(super) fn retain(&mut self, mut kept: impl FnMut(&T) -> bool) {
+        self.entries.retain(|_, entry| kept(entry));
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
         self.entries.values()
     }

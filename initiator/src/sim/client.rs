@@ -248,6 +248,31 @@ impl Client {
         }
     }
 
+    /// Nobody is left to answer requests of the control side.
+    pub(super) fn forget_control(&mut self) {
+        self.pending.retain(|_, pending| pending.block.is_some());
+    }
+
+    /// The block requests of a session that have not ended, for another daemon.
+    pub(super) fn again(&mut self, session: u32, limit: Instant) -> Vec<BlockRequest> {
+        let mut requests = Vec::new();
+        for (id, pending) in &mut self.pending {
+            let Some(block) = pending.block.filter(|_| pending.session == session) else {
+                continue;
+            };
+            pending.taking = false;
+            pending.limit = limit;
+            self.order.ended(pending.lun, *id);
+            if block.operation != BlockOperation::Flush {
+                let read = !pending.is_write();
+                self.order.submitted(pending.lun, *id, block.lba, read);
+            }
+            requests.push(block);
+        }
+        self.order.anew(session);
+        requests
+    }
+
     /// Compares whole disks with what they must hold.
     pub(super) fn audit(&self, fabric: &SimFabric, lun: Lun, block_size: u32) {
         let size = block_size as usize;

@@ -30,6 +30,7 @@ impl World {
                 self.engine.release(handle, self.now);
                 self.wake();
             }
+            Errand::Recover(session) => self.recover(session),
             Errand::Login(session) => self.login(session),
             Errand::Enable => self.fabric().target_mut().profile_mut().enabled = true,
             Errand::Destroy(qp) => {
@@ -108,7 +109,10 @@ impl World {
                 let dead = self.sessions[session as usize].dead.clone();
                 self.client.done(self.engine.fabric(), id, result, dead);
             }
-            Event::TaskDone { id, result } => self.client.task_done(self.engine.fabric(), id, result),
+            Event::TaskDone { id, result } => {
+                self.client.task_done(self.engine.fabric(), id, result);
+                self.reset_ended(id, result);
+            }
             Event::Reply { id, result } => self.client.replied(self.engine.fabric(), id, result),
             Event::ChannelFailed { qp, session, reason } => {
                 let limit = self.now + SLACK;

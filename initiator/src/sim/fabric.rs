@@ -1,6 +1,6 @@
 //! The simulated fabric, as the engine sees it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fastrand::Rng;
 
@@ -59,6 +59,7 @@ impl SimFabric {
             fence: Fence::default(),
             agenda: Agenda::default(),
             queue_pairs: BTreeMap::new(),
+            orphans: BTreeSet::new(),
             finished: VecDeque::new(),
             heard: Instant::default(),
             notices: VecDeque::new(),

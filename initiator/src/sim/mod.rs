@@ -11,6 +11,7 @@ mod audit;
 mod check;
 mod client;
 mod data_plane;
+mod death;
 mod events;
 mod fabric;
 mod faults;

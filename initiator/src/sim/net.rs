@@ -4,7 +4,7 @@
 //! order, nothing is delivered twice. It keeps no other: a response may overtake the completion of the SEND it
 //! answers, and accesses that were under way when a queue pair broke may land until its receives are flushed.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -75,6 +75,8 @@ pub(super) struct Net {
     pub(super) fence: Fence,
     pub(super) agenda: Agenda<Happening>,
     pub(super) queue_pairs: BTreeMap<QueuePairId, SimQueuePair>,
+    /// Queue pairs of processes that are gone.
+    pub(super) orphans: BTreeSet<QueuePairId>,
     pub(super) finished: VecDeque<Finished>,
     /// When a completion was polled last.
     pub(super) heard: Instant,
@@ -150,6 +152,10 @@ impl Net {
     }
 
     pub(super) fn arrive(&mut self, id: QueuePairId, iu: Vec<u8>) -> Option<Upcall> {
+        if self.orphans.contains(&id) {
+            // It was on its way.
+            return Some(Upcall::Iu(id, iu));
+        }
         self.strike(id);
         let qp = self.queue_pairs.get_mut(&id)?;
         if qp.cut {

@@ -71,6 +71,13 @@ impl Order {
         }
     }
 
+    /// Another engine has the units of a session: their turns begin anew.
+    pub(super) fn anew(&mut self, session: u32) {
+        for unit in self.units.values_mut().filter(|unit| unit.session == session) {
+            (unit.passed, unit.turns) = (0, 0);
+        }
+    }
+
     /// A command was posted: maybe a retry, which takes its unit's turn too.
     pub(super) fn turn(&mut self, lun: u64) {
         if let Some(unit) = self.units.get_mut(&lun) {

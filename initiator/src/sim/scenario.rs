@@ -38,6 +38,8 @@ pub struct Scenario {
     pub managing: u16,
     /// How often per mille of the requests the target restarts.
     pub restarting: u16,
+    /// How often per mille of the requests the daemon dies.
+    pub killing: u16,
 }
 
 impl Scenario {
@@ -135,7 +137,12 @@ impl Scenario {
             closing: if rng.u8(0..8) == 0 { 10 } else { 0 },
             managing: if rng.u8(0..8) == 0 { 30 } else { 0 },
             restarting: if rng.u8(0..8) == 0 { 15 } else { 0 },
+            killing: 0,
         };
+        // A shared unit must not be reset, so a daemon that died could not be followed by another.
+        if rng.u8(0..8) == 0 && scenario.world.fence == Fence::LunReset {
+            scenario.killing = 10;
+        }
         if rng.bool() {
             scenario.world.exposure = Exposure::Window;
             if rng.u8(0..3) == 0 {
@@ -190,7 +197,13 @@ impl World {
         let Some(number) = self.rng.choice(&units).copied() else {
             return;
         };
-        if Odds::hit(&mut self.rng, scenario.plugging) {
+        if Odds::hit(&mut self.rng, scenario.killing) {
+            self.kill_daemon(true);
+        }
+        let recovering = self
+            .session_of(number)
+            .is_some_and(|session| self.is_recovering(session));
+        if !recovering && Odds::hit(&mut self.rng, scenario.plugging) {
             self.unplug(number);
             self.after(Span::micros(0, 1_000_000), Errand::Scenario(number));
         }
@@ -260,6 +273,12 @@ impl World {
 
     /// A disk comes back.
     pub(super) fn scenario(&mut self, number: u32) {
+        if self
+            .session_of(number)
+            .is_some_and(|session| self.is_recovering(session))
+        {
+            return;
+        }
         self.engine().remove_disk(crate::session::LunKey(number));
         self.wake();
         self.plug(number);

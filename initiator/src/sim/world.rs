@@ -8,6 +8,7 @@ use fastrand::Rng;
 use super::agenda::Agenda;
 use super::check::rule;
 use super::client::{Client, Outcome};
+use super::death::Recovery;
 use super::fabric::SimFabric;
 use super::odds::Span;
 use super::queue_pair::SimQueuePair;
@@ -35,6 +36,8 @@ pub(super) enum Errand {
     Destroy(QueuePairId),
     /// The target is up again.
     Enable,
+    /// A new daemon takes a session up.
+    Recover(u32),
     /// For the scenario: it is called back.
     Scenario(u32),
 }
@@ -46,6 +49,8 @@ pub(super) struct Session {
     pub(super) qps: Vec<QueuePairId>,
     /// Lost connections through which the target may still work.
     pub(super) dead: Vec<QueuePairId>,
+    /// It waits for a new daemon.
+    pub(super) recovery: Option<Recovery>,
 }
 
 /// See the module's text.
@@ -80,6 +85,7 @@ impl World {
                 spec: spec.clone(),
                 qps: Vec::new(),
                 dead: Vec::new(),
+                recovery: None,
             })
             .collect();
         let mut world = Self {
@@ -204,7 +210,10 @@ impl World {
         self.enter();
         self.client
             .submitted(self.engine.fabric(), session, lun, block_size, request, limit);
-        self.engine.submit(request);
+        // Without a daemon the block layer keeps it.
+        if !self.is_recovering(session) {
+            self.engine.submit(request);
+        }
         self.wake();
         self.after_call();
         id
