@@ -4,7 +4,7 @@ import importlib
 from dataclasses import dataclass
 
 MODULES = (
-    "zoo", "discovery", "files", "force", "io", "detach", "cycles", "sessions", "peer", "ipv6", "restart", "shutdown",
+    "zoo", "discovery", "files", "force", "io", "detach", "cycles", "sessions", "peer", "native", "ipv6", "restart", "shutdown",
     "crash", "errors_host", "errors_target", "errors_usage", "wire",
 )  # fmt: skip
 
