@@ -4,11 +4,13 @@ import json
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 
 from .command import Failed, attempt, check, kernel_stacks, run, start, wait_until
 
 PROGRAM = "ublk-srp"
+SOCKET = "/run/ublk-srp/control.sock"
 LOG = pathlib.Path("/var/log/ublk-srp.log")
 START_LIMIT = 20
 STOP_LIMIT = 20
@@ -22,6 +24,18 @@ def cli(*words, **options):
 def answer(*words, **options):
     """One command of ublk-srp that has to succeed, its result taken from --json."""
     return json.loads(run(PROGRAM, *words, "--json", **options).out.splitlines()[0])
+
+
+def call(method, **params):
+    """A method of the control socket that the command line has no word for."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(30)
+        connection.connect(SOCKET)
+        request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+        connection.sendall(json.dumps(request).encode() + b"\n")
+        answered = json.loads(connection.makefile().readline())
+    check("result" in answered, f"{method}: {answered}")
+    return answered["result"]
 
 
 def refusal(outcome):
@@ -41,7 +55,7 @@ class Daemon:
 
     def _ready(self):
         check(self.running(), f"the daemon ended with exit code {self.process.returncode}")
-        return os.path.exists("/run/ublk-srp/control.sock") and cli("status").code == 0
+        return os.path.exists(SOCKET) and cli("status").code == 0
 
     @property
     def pid(self):

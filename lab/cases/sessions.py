@@ -38,6 +38,21 @@ def second_path(bench):
 
 
 @case()
+def probed(bench):
+    """A port that is said to have gone and answers keeps its sessions, whatever it is called by."""
+    one = bench.attach(None, "--lun", "0")[0]
+    bench.attach(target.line(initiator_ext="1", dest=target.environment()["DEST6"]), "--lun", "0")
+    ids = sorted(each["id"] for each in daemon.answer("list")["sessions"])
+    address = target.environment()["DEST4"].rpartition(":")[0]
+    for port, wanted in ((address, ids[:1]), (f"::ffff:{address}", ids[:1]), ("fd00:5a::1", ids[1:]), ("10.9.0.77", [])):
+        found = daemon.call("probe", port=port)["sessions"]
+        equal(f"answers at {port}", found, [{"session": each, "alive": True} for each in wanted])
+    equal("states", {each["state"] for each in daemon.answer("list")["sessions"]}, {"running"})
+    one.check_works()
+    bench.detach()
+
+
+@case()
 def duplicates(bench):
     """A LUN that is attached already, and the same session by another route, are refused with a hint."""
     bench.attach(None, "--lun", "0")
