@@ -1,6 +1,7 @@
 """What discovery tells besides targets: names of this host, who listens, rules, and the name ibsrpdm."""
 
 import os
+import pathlib
 import re
 import tempfile
 
@@ -69,3 +70,29 @@ def called_ibsrpdm(bench):
         check(outcome.code == 1 and not outcome.out and "ublk-srp discover" in outcome.err, outcome.told())
         listing = attempt(program, "-d", "umad0")
         check(listing.code == 0 and listing.out.startswith("IO Unit Info:\n    port LID:        0000\n"), listing.told())
+
+
+@case()
+def configured(bench):
+    """The configuration file has the daemon watch, and discover know the port; a mistake in it is named."""
+    file = pathlib.Path("/etc/ublk-srp/config.toml")
+    file.parent.mkdir(exist_ok=True)
+    try:
+        file.write_text("[discovery]\n\nwacth = true\n")
+        refused = daemon.cli("daemon")
+        check(refused.code == 2 and re.search("line 3: unknown key discovery.wacth", refused.err), refused.told())
+        file.unlink()
+        assert bench.daemon
+        refused = daemon.cli("discover", "--known")
+        check(refused.code == 7 and "does not watch" in refused.err and "watch = true" in refused.err, refused.told())
+        bench.daemon.end()
+        bench.forget_daemon()
+        file.write_text(f"[discovery]\nwatch = true\nrdma_cm_port = {target.environment()['PORT']}\n")
+        assert bench.daemon
+        # There is no subnet manager on RoCE: nothing to watch, and it says so.
+        known = daemon.cli("discover", "--known")
+        check(known.code == 0 and not known.out and "watches no port" in known.err, known.told())
+        equal("what it knows", daemon.answer("discover", "--known")["ports"], [])
+        equal("line with the port configured", daemon.cli("discover", "-c").out, target.line() + "\n")
+    finally:
+        file.unlink(missing_ok=True)

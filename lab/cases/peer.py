@@ -1,9 +1,10 @@
 """The kernel's initiator at the same target at the same time."""
 
 import pathlib
+import re
 
-from . import target
-from .command import check, run, wait_until
+from . import daemon, target
+from .command import check, equal, run, wait_until
 from .disk import CHUNK, check_same, pattern
 from .registry import case
 
@@ -41,3 +42,37 @@ def side_by_side(bench):
         run("dd", f"if={theirs}", "of=/dev/null", "bs=1M", "count=4", "iflag=direct", "status=none")
     finally:
         run("peer-logout", limit=60)
+
+
+@case(limit=150)
+def same_ports(bench):
+    """A session of the kernel's that ours would end is left alone and goes on; under another name ours attaches."""
+    assert bench.daemon
+    run("peer-login", "initiator_ext=0", limit=60)
+    try:
+        wait_until("the kernel's initiator has its disks", lambda: peer_disk(1), 30)
+        theirs = peer_disk(1)
+
+        def they_work():
+            run("dd", "if=/dev/zero", f"of={theirs}", "bs=1M", "count=2", "oflag=direct", "conv=notrunc", "status=none")
+            run("dd", f"if={theirs}", "of=/dev/null", "bs=1M", "count=2", "iflag=direct", "status=none")
+
+        outcome = daemon.cli("attach", target.line(), "--lun", "1")
+        print(outcome.told())
+        equal("exit code", outcome.code, 5)
+        (host,) = re.findall(r"ib_srp \((host\d+)\)", outcome.err)
+        equal("whose host it is", pathlib.Path(f"/sys/class/scsi_host/{host}/proc_name").read_text().strip(), "ib_srp")
+        for told in ("rxe0/1", target.port_name(0), f"/sys/class/srp_remote_ports/port-{host[4:]}:1/delete", "initiator_ext"):
+            check(told in outcome.err, f"{told!r} is missing: {outcome.told()}")
+        equal("sessions at the target", target.sessions(), [target.port_name(0)])
+        they_work()
+        (ours,) = bench.attach(target.line(initiator_ext="1"), "--lun", "1").values()
+        equal("sessions at the target", sorted(target.sessions()), [target.port_name(0), target.port_name(1)])
+        ours.check_works()
+        they_work()
+        bench.detach(ours)
+    finally:
+        run("peer-logout", limit=60)
+    (ours,) = bench.attach(None, "--lun", "1").values()
+    ours.check_works()
+    bench.detach()
