@@ -88,6 +88,30 @@ def cable_cut_under_load(bench):
     dead_target(bench, lambda: run("cable", "out"), True, "--force")
 
 
+@case(limit=150, pair=True)
+def probed_in_silence(bench):
+    """The fabric says that the port is gone, and it is: the idle session is lost within a second, and says why."""
+    data = pattern("wire", 2 * CHUNK)
+    # With 7 retries a soft-RoCE queue pair never fails by itself.
+    bench.attach(target.line(tl_retry_count="7"), "--lun", "2")[2].write(data)
+    address = target.environment()["DEST4"].rpartition(":")[0]
+    drop_everything()
+    try:
+        started = time.monotonic()
+        (probed,) = daemon.call("probe", port=address)["sessions"]
+        seconds = time.monotonic() - started
+        check(not probed["alive"] and seconds < 1 + SLACK / 4, f"{probed} after {seconds:.1f} s")
+        wait_until("the session is lost", lambda: daemon.answer("list")["sessions"][0]["state"] == "lost", 2)
+        (session,) = daemon.answer("list")["sessions"]
+        check("does not answer within 1 s" in session["reason"], session["reason"])
+        equal("sessions probed once more", daemon.call("probe", port=address)["sessions"], [])
+        check_detach_in_time()
+    except BaseException:
+        pass_everything()
+        raise
+    back_to_work(bench, data)
+
+
 @case(limit=240, pair=True)
 def packets_dropped(bench):
     """Packets vanish while nothing happens; detach --force."""
