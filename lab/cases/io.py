@@ -1,7 +1,11 @@
 """Reads and writes of every shape, verified."""
 
+import json
+import os
+import tempfile
 import time
 
+from . import daemon as daemons
 from . import fio, target
 from .command import attempt, check, equal
 from .registry import case
@@ -65,3 +69,24 @@ def no_workers(bench):
     for load in loads:
         equal(f"exit code of fio\n{load.told()}\n", load.wait(60), 0)
     bench.detach()
+
+
+@case(limit=180)
+def measured(bench):
+    """`bench` measures reads of any disk, and writes only of one that nobody uses; its files are there."""
+    disk = bench.attach(None, "--lun", "0")[0]
+    with tempfile.TemporaryDirectory() as folder:
+        words = ("bench", disk.path, "--seconds", "1", "--out", folder, "--json")
+        outcome = daemons.cli(*words, "--destroy", limit=120)
+        equal(f"exit code\n{outcome.told()}\n", outcome.code, 0)
+        points = json.loads(outcome.out)["points"]
+        check(all(point["iops"] > 0 for point in points), f"no requests: {points}")
+        equal("points", len(points), 13)
+        equal("files", sorted(os.listdir(folder)), ["latency.svg", "results.json", "throughput.svg"])
+    before = disk.read(MIB)
+    with open(disk.path, "rb"):
+        outcome = daemons.cli("bench", disk.path, "--seconds", "1", "--destroy")
+    equal(f"exit code of a bench of a device in use\n{outcome.told()}\n", outcome.code, 5)
+    check("in use" in outcome.err, outcome.told())
+    check(disk.read(MIB) == before, "the disk was written")
+    bench.detach(disk)

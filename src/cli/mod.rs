@@ -1,6 +1,7 @@
 //! The command line.
 
 mod attach;
+mod bench;
 mod configuration;
 pub(crate) mod daemon;
 mod detach;
@@ -60,6 +61,7 @@ enum Command {
     List(list::List),
     Show(show::Show),
     Detach(detach::Detach),
+    Bench(bench::Bench),
     Status(list::Status),
     Daemon(daemon::Daemon),
 }
@@ -83,6 +85,7 @@ pub(crate) fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Command::List(list) => list.run(socket, &mut output),
         Command::Show(show) => show.run(socket, &mut output),
         Command::Detach(detach) => detach.run(socket, &mut output),
+        Command::Bench(bench) => bench.run(socket, &mut output),
         Command::Status(status) => status.run(socket, &mut output),
         Command::Daemon(daemon) => daemon.run(socket, config),
     };
@@ -139,6 +142,7 @@ mod tests {
             "show 3 --json",
             "list",
             "status",
+            "bench 0 --destroy --seconds 3 --out /x --json",
             "discover 10.0.0.1 fe80::1%eth0 --device rxe0:1 -c --rdma-cm-port 5555 -d /dev/infiniband/umad0",
             "discover --json",
             "discover 10.0.0.1 --rdma-cm-port 5555 --probe",
@@ -158,6 +162,8 @@ mod tests {
             "detach --all 1",
             "detach /dev/ublkb0p1",
             "show sda",
+            "bench",
+            "bench 0 --seconds 0",
             "attach x --lun 7-3",
             "daemon --reactors 0",
             "daemon --watch 60 --no-watch",

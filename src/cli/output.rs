@@ -1,6 +1,6 @@
 //! Where results and messages go.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 
@@ -70,9 +70,11 @@ impl Output {
         stderr(&format!("ublk-srp: {}\n", printable(text)));
     }
 
-    /// A line that the next one replaces, on a terminal.
+    /// A line that the next one replaces, where that can be seen.
     pub(super) fn passing(&self, text: &str) {
-        stderr(&format!("\r\x1b[K{}", printable(text)));
+        if io::stderr().is_terminal() {
+            stderr(&format!("\r\x1b[K{}", printable(text)));
+        }
     }
 
     /// How the program ends.
