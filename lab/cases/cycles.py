@@ -10,6 +10,10 @@ WARM_UP = 2
 RESIDENT_SLACK_KIB = 8192
 
 
+def objects():
+    return {kind: len(resources.rdma(kind)) for kind in ("qp", "mr", "cm_id", "cq", "pd")}
+
+
 @case(limit=180, full_limit=1800)
 def attach_and_detach(bench):
     """File descriptors, threads, memory, RDMA objects and devices stay the same."""
@@ -17,7 +21,7 @@ def attach_and_detach(bench):
     for round_number in range(WARM_UP + (100 if bench.full else 5)):
         disks = bench.attach(None, "--lun", "0,1,5")
         disks[0].check_works()
-        held = {kind: len(resources.rdma(kind)) for kind in ("qp", "mr", "cm_id", "cq", "pd")}
+        held = objects()
         bench.detach()
         resources.check_released()
         released = {kind: len(resources.rdma(kind)) for kind in ("cq", "pd", "ctx")}
@@ -33,6 +37,8 @@ def attach_and_detach(bench):
     time.sleep(11)
     idle = sorted(bench.daemon.threads())
     bench.attach(None, "--lun", "0,1,5")
+    # What a thread made that has ended since is shown no more.
+    equal("RDMA objects while attached, later", objects(), figures[0][1])
     bench.detach()
     time.sleep(11)
     equal("threads when idle", sorted(bench.daemon.threads()), idle)

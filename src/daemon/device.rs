@@ -42,7 +42,7 @@ pub(crate) struct BlockDevice {
     /// The reactors that serve its queues.
     reactors: Vec<Reactor>,
     /// Held by whoever starts or ends it.
-    ublk: Mutex<Device>,
+    ublk: Arc<Mutex<Device>>,
     detaching: AtomicBool,
 }
 
@@ -87,7 +87,7 @@ impl BlockDevice {
             depth: ublk.depth(),
             counters: Arc::clone(&counters),
             reactors,
-            ublk: Mutex::new(ublk),
+            ublk: Arc::new(Mutex::new(ublk)),
             detaching: AtomicBool::new(false),
         };
         let disk = Disk {
@@ -144,8 +144,9 @@ impl BlockDevice {
                 .map_err(|error| host(&error))?;
         }
         drop(char_device);
-        let mut ublk = self.ublk.lock().await;
-        tokio::task::block_in_place(|| ublk.start(START_LIMIT)).map_err(|error| host(&error))
+        let mut ublk = Arc::clone(&self.ublk).lock_owned().await;
+        let start = spawn_blocking(move || ublk.start(START_LIMIT));
+        start.await.map_err(|error| host(&error))?.map_err(|error| host(&error))
     }
 
     /// Ends the device. `channels` are closed when the target does not answer any more.
@@ -189,8 +190,11 @@ impl BlockDevice {
                 return Some(failure(ErrorKind::Internal, chain(&error)));
             }
         }
-        let mut ublk = self.ublk.lock().await;
-        let deleted = tokio::task::block_in_place(|| ublk.delete(DELETE_LIMIT));
+        let mut ublk = Arc::clone(&self.ublk).lock_owned().await;
+        let deleted = match spawn_blocking(move || ublk.delete(DELETE_LIMIT)).await {
+            Ok(deleted) => deleted,
+            Err(error) => return Some(failure(ErrorKind::Internal, chain(&error))),
+        };
         match deleted {
             Ok(Deleted::Gone) => {
                 leftover::forget(number);
