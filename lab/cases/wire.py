@@ -67,12 +67,12 @@ def dead_target(bench, break_wire, load, *words):
     back_to_work(bench, data)
 
 
-@case(limit=150, smoke=True, pair=True)
+@case(limit=150, full_limit=1500, smoke=True, pair=True)
 def verified(bench):
     """All is well while the wire is whole."""
     disks = bench.attach()
     for kind in fio.KINDS:
-        fio.verify(disks[1], kind, (64 if bench.full else 8) * CHUNK, limit=90)
+        fio.verify(disks[1], kind, (64 if bench.full else 8) * CHUNK, limit=400 if bench.full else 90)
     bench.detach()
 
 
