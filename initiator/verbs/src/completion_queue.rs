@@ -7,7 +7,7 @@ use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use rdma_sys::ibv_wc;
+use rdma_sys::{ibv_wc, ibv_wc_status};
 
 use crate::cm::set_nonblocking;
 use crate::device::Device;
@@ -179,9 +179,11 @@ impl CompletionQueue {
         self.receives.as_ptr()
     }
 
-    /// Polls into `completions`, receives first, and returns how many of them are filled in.
-    pub(crate) fn poll<'a>(&self, completions: &'a mut [MaybeUninit<ibv_wc>]) -> io::Result<&'a [ibv_wc]> {
+    /// Polls into `completions`: receives and, behind them, sends. In this order each completion is found that came
+    /// before another that is found.
+    pub(crate) fn poll<'a>(&self, completions: &'a mut [MaybeUninit<ibv_wc>]) -> io::Result<Polled<'a>> {
         let mut count = 0;
+        let mut receives = 0;
         for queue in [self.receives, self.sends] {
             let place = &mut completions[count..];
             if place.is_empty() {
@@ -192,9 +194,14 @@ impl CompletionQueue {
             let found = unsafe { rdma_sys::ibv_poll_cq(queue.as_ptr(), room, place.as_mut_ptr().cast()) };
             let found = usize::try_from(found).map_err(|_| io::Error::from_raw_os_error(libc::EIO))?;
             count += found.min(place.len());
+            if queue == self.receives {
+                receives = count;
+            }
         }
         // SAFETY: ibv_poll_cq filled in the first `count` entries.
-        Ok(unsafe { std::slice::from_raw_parts(completions.as_ptr().cast(), count) })
+        let found = unsafe { std::slice::from_raw_parts(completions.as_ptr().cast(), count) };
+        let (receives, sends) = found.split_at(receives);
+        Ok(Polled { receives, sends })
     }
 
     /// Asks for one event on the channel at the next receive that completes.
@@ -233,6 +240,33 @@ impl CompletionQueue {
             }
         }
         events
+    }
+}
+
+/// Completions found by one poll.
+#[derive(Clone, Copy)]
+pub(crate) struct Polled<'a> {
+    pub(crate) receives: &'a [ibv_wc],
+    pub(crate) sends: &'a [ibv_wc],
+}
+
+impl<'a> Polled<'a> {
+    pub(crate) const fn len(&self) -> usize {
+        self.receives.len() + self.sends.len()
+    }
+
+    /// In the order in which they tell the most: a send that failed says why the receives were flushed.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &'a ibv_wc> {
+        let failed = self
+            .receives
+            .iter()
+            .any(|completion| completion.status != ibv_wc_status::IBV_WC_SUCCESS);
+        let (first, second) = if failed {
+            (self.sends, self.receives)
+        } else {
+            (self.receives, self.sends)
+        };
+        first.iter().chain(second)
     }
 }
 
@@ -291,5 +325,39 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         self.queue.reserved.fetch_sub(self.entries, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn completion(wr_id: u64, status: ibv_wc_status::Type) -> ibv_wc {
+        // SAFETY: plain integers, for which all zeroes is a valid value.
+        let zeroed: ibv_wc = unsafe { std::mem::zeroed() };
+        ibv_wc {
+            wr_id,
+            status,
+            ..zeroed
+        }
+    }
+
+    #[test]
+    fn what_failed_comes_before_what_was_flushed_for_it() {
+        use ibv_wc_status::{IBV_WC_RETRY_EXC_ERR, IBV_WC_SUCCESS, IBV_WC_WR_FLUSH_ERR};
+        let order = |receive, send| {
+            let (receives, sends) = (
+                [completion(1, IBV_WC_SUCCESS), completion(2, receive)],
+                [completion(3, send)],
+            );
+            let polled = Polled {
+                receives: &receives,
+                sends: &sends,
+            };
+            assert_eq!(polled.len(), 3);
+            polled.iter().map(|completion| completion.wr_id).collect::<Vec<_>>()
+        };
+        assert_eq!(order(IBV_WC_SUCCESS, IBV_WC_SUCCESS), [1, 2, 3]);
+        assert_eq!(order(IBV_WC_WR_FLUSH_ERR, IBV_WC_RETRY_EXC_ERR), [3, 1, 2]);
     }
 }

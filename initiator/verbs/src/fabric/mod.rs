@@ -283,7 +283,7 @@ impl VerbsFabric {
                 return 0;
             }
         };
-        for raw in found {
+        for raw in found.iter() {
             let (qp, kind, slot) = work_id::unpack(raw.wr_id);
             // A channel that was released may have left completions behind.
             let Some(channel) = self.channels.get_mut(qp) else {
