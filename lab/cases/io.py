@@ -71,13 +71,13 @@ def no_workers(bench):
     bench.detach()
 
 
-@case(limit=180)
+@case(limit=400)
 def measured(bench):
     """`bench` measures reads of any disk, and writes only of one that nobody uses; its files are there."""
     disk = bench.attach(None, "--lun", "0")[0]
     with tempfile.TemporaryDirectory() as folder:
         words = ("bench", disk.path, "--seconds", "1", "--out", folder, "--json")
-        outcome = daemons.cli(*words, "--destroy", limit=120)
+        outcome = daemons.cli(*words, "--destroy", limit=300)
         equal(f"exit code\n{outcome.told()}\n", outcome.code, 0)
         points = json.loads(outcome.out)["points"]
         check(all(point["iops"] > 0 for point in points), f"no requests: {points}")
