@@ -1,7 +1,7 @@
 """Which attaches share a session, and which are refused."""
 
 from . import daemon, resources, target
-from .command import check, equal
+from .command import check, equal, run
 from .disk import Disk
 from .registry import case
 
@@ -50,6 +50,23 @@ def probed(bench):
     equal("states", {each["state"] for each in daemon.answer("list")["sessions"]}, {"running"})
     one.check_works()
     bench.detach()
+
+
+@case()
+def ended_by_an_iu(bench):
+    """With logout=iu the target is sent an SRP_I_LOGOUT before the connections end; LIO says that it ignores it."""
+
+    def told():
+        return run("dmesg").out.count("SRP_I_LOGOUT")
+
+    before = told()
+    bench.attach(None, "--lun", "0")[0].check_works()
+    bench.detach()
+    equal("of a session that ends as it does without being told", told(), before)
+    bench.attach(target.line(logout="iu"), "--lun", "0")[0].check_works()
+    bench.detach()
+    equal("sessions at the target", target.sessions(), [])
+    check(told() > before, "the target has seen none")
 
 
 @case()
