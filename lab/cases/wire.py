@@ -12,13 +12,23 @@ SLACK = 10  # an emulated guest is slow
 PORT = "eth0"
 
 
-def drop_everything():
+def prepare_loss():
+    """Before the session exists: soft-RoCE fails a queue pair whose packet the port itself refuses, as it does while
+    its queue is exchanged for another or is full. What a wire loses is another matter."""
     run("modprobe", "sch_netem")
-    run("tc", "qdisc", "replace", "dev", PORT, "root", "netem", "loss", "100%")
+    run("tc", "qdisc", "replace", "dev", PORT, "root", "netem", "limit", 100000, "loss", "0%")
+
+
+def lose(percent):
+    run("tc", "qdisc", "change", "dev", PORT, "root", "netem", "limit", 100000, "loss", f"{percent}%")
+
+
+def drop_everything():
+    lose(100)
 
 
 def pass_everything():
-    attempt("tc", "qdisc", "del", "dev", PORT, "root")
+    lose(0)
     run("cable", "in")
 
 
@@ -47,6 +57,7 @@ def back_to_work(bench, data):
 
 
 def dead_target(bench, break_wire, load, *words):
+    prepare_loss()
     disks = bench.attach(None, "--lun", "1,2")
     data = pattern("wire", 2 * CHUNK)
     disks[2].write(data)
@@ -92,6 +103,7 @@ def cable_cut_under_load(bench):
 def probed_in_silence(bench):
     """The fabric says that the port is gone, and it is: the idle session is lost within a second, and says why."""
     data = pattern("wire", 2 * CHUNK)
+    prepare_loss()
     # With 7 retries a soft-RoCE queue pair never fails by itself.
     bench.attach(target.line(tl_retry_count="7"), "--lun", "2")[2].write(data)
     address = target.environment()["DEST4"].rpartition(":")[0]
@@ -127,10 +139,10 @@ def packets_dropped_under_load(bench):
 @case(limit=240, full_limit=600, pair=True)
 def lossy_wire(bench):
     """One packet in a hundred is lost, and no data."""
+    prepare_loss()
     disks = bench.attach(None, "--lun", "0")
-    run("modprobe", "sch_netem")
-    run("tc", "qdisc", "replace", "dev", PORT, "root", "netem", "loss", "1%")
     try:
+        lose(1)
         fio.verify(disks[0], "sequential", (32 if bench.full else 4) * CHUNK, limit=150)
     finally:
         pass_everything()
