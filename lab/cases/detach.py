@@ -3,11 +3,12 @@
 import statistics
 import time
 
-from . import daemon, fio, resources
+from . import daemon, fio, resources, target
 from .command import check, equal, run
 from .registry import case
 
 TRIES = 3
+MANY = range(2000, 2160)
 
 
 @case(limit=120, smoke=True)
@@ -54,4 +55,21 @@ def all_at_once(bench):
     report = bench.detach()
     check(all(each["detached"] for each in report["devices"]), str(report))
     equal("disks detached", len(report["devices"]), 9)
+    resources.check_released()
+
+
+@case(limit=240)
+def many_at_once(bench):
+    """Of very many disks none is too late, and none thinks that the target is gone."""
+    ext = 0x200
+    target.make_many(MANY)
+    target.allow(ext, MANY)
+    disks = bench.attach(target.line(initiator_ext=f"{ext:x}"), "--lun", f"{MANY[0]}-{MANY[-1]}", limit=100)
+    equal("disks attached", len(disks), len(MANY))
+    started = time.monotonic()
+    report = bench.detach()
+    print(f"{len(MANY)} disks detached in {time.monotonic() - started:.1f} s")
+    odd = [each for each in report["devices"] if not each["detached"] or each.get("notes")]
+    check(not odd, str(odd))
+    equal("disks detached", len(report["devices"]), len(MANY))
     resources.check_released()

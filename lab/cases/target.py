@@ -60,6 +60,31 @@ def attributes(lun):
     return {name: int((folder / name).read_text()) for name in wanted}
 
 
+def make_many(luns):
+    """Ramdisks without memory (nullio), which exist to be many, unless they are there; no initiator port sees them yet."""
+    for lun in luns:
+        folder = portal_group() / "lun" / f"lun_{lun}"
+        if folder.exists():
+            continue
+        store = CONFIG / "core" / f"rd_mcp_{lun}" / "null"
+        store.mkdir(parents=True)
+        (store / "control").write_text("rd_pages=4096,rd_nullio=1")
+        (store / "enable").write_text("1")
+        folder.mkdir()
+        (folder / "null").symlink_to(store)
+
+
+def allow(initiator_ext, luns):
+    """Lets one more initiator port in, which sees these LUNs alone."""
+    acl = portal_group() / "acls" / port_name(initiator_ext)
+    acl.mkdir()
+    for lun in luns:
+        mapped = acl / f"lun_{lun}"
+        mapped.mkdir(exist_ok=True)
+        if not (mapped / "lun").exists():
+            (mapped / "lun").symlink_to(portal_group() / "lun" / f"lun_{lun}")
+
+
 def portal_group():
     gid = "0x" + environment("fabric")["GID"].replace(":", "")
     return CONFIG / "srpt" / gid / gid

@@ -8,10 +8,11 @@ use srp_initiator::scsi::bringup::{self, BringUpError};
 use srp_initiator::scsi::{Lun, LunSet};
 use srp_initiator::session::{ChannelSequence, LoginParameters, SessionKey};
 use srp_initiator::wire::login::MultiChannel;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::Ground;
 use super::channel::{self, Channel, ChannelSetupError, LocalEnd, SessionGround};
+use super::detach::AT_ONCE;
 use super::device::BlockDevice;
 use super::endpoints::endpoints;
 use super::execute::SessionCommands;
@@ -162,6 +163,7 @@ pub(crate) async fn log_in(
         channels: made,
         devices: BTreeMap::new(),
         others: BTreeMap::new(),
+        detaching: Arc::new(Semaphore::new(AT_ONCE)),
         lost: None,
         max_transfer: shared.max_transfer,
         closing: None,

@@ -16,6 +16,10 @@ use super::reactors::Reactor;
 use crate::backend::DiskCounters;
 use crate::rpc::protocol::{ErrorData, ErrorKind};
 
+/// Devices of a session detached at a time, and devices that the kernel takes apart at a time. Each costs it some rounds
+/// of waiting for every processor and leaves hundreds of ended fetches to the reactors: of hundreds at once, none comes
+/// to its end within its limits, and a target that answers seems to be silent.
+pub(super) const AT_ONCE: usize = 8;
 /// Nothing completed for this long: the target is asked whether it is there.
 const SILENCE: Duration = Duration::from_secs(2);
 /// It has this long to answer.

@@ -8,7 +8,7 @@ use srp_initiator::fabric::QueuePairId;
 use srp_initiator::scsi::Lun;
 use srp_initiator::scsi::bringup::{DiskGeometry, LogicalUnit};
 use srp_initiator::session::{DiskSetup, LunKey, SessionKey};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use ublk_frontend::backend::DeviceKey;
@@ -44,6 +44,8 @@ pub(crate) struct BlockDevice {
     /// Held by whoever starts or ends it.
     ublk: Arc<Mutex<Device>>,
     detaching: AtomicBool,
+    /// To be waited for before the kernel is asked to take it apart.
+    endings: Arc<Semaphore>,
 }
 
 impl BlockDevice {
@@ -89,6 +91,7 @@ impl BlockDevice {
             reactors,
             ublk: Arc::new(Mutex::new(ublk)),
             detaching: AtomicBool::new(false),
+            endings: Arc::clone(&session.ground.endings),
         };
         let disk = Disk {
             device: DeviceKey(key.0),
@@ -178,6 +181,7 @@ impl BlockDevice {
     }
 
     async fn end(&self, patience: &Patience, notes: &mut Vec<String>) -> Option<ErrorData> {
+        let _turn = self.endings.acquire().await;
         let number = self.number;
         let stop = spawn_blocking(move || control::stop_device(number, STOP_LIMIT));
         match patience.wait(stop, notes).await {

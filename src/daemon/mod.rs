@@ -25,7 +25,7 @@ use std::time::Duration;
 use srp_initiator::session::SessionKey;
 use srp_verbs::device::Devices;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::backend::Event;
 use crate::cli::daemon::DaemonOptions;
@@ -46,6 +46,8 @@ pub(crate) struct Ground {
     pub(crate) reactors: Reactors,
     pub(crate) connections: ConnectionManager,
     pub(crate) devices: Devices,
+    /// Block devices the kernel takes apart at a time.
+    pub(crate) endings: Arc<Semaphore>,
     routes: Mutex<HashMap<SessionKey, mpsc::UnboundedSender<Request>>>,
     next_key: AtomicU32,
 }
@@ -92,6 +94,7 @@ pub(crate) async fn run(options: DaemonOptions) -> Result<(), ErrorData> {
         reactors,
         connections,
         devices: Devices::new(),
+        endings: Arc::new(Semaphore::new(detach::AT_ONCE)),
         routes: Mutex::default(),
         next_key: AtomicU32::new(1),
     });

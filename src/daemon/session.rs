@@ -11,7 +11,7 @@ use srp_addressing::{Gid, Logout, PortId, TargetOptions};
 use srp_initiator::fabric::QueuePairId;
 use srp_initiator::scsi::Lun;
 use srp_initiator::session::SessionKey;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -82,6 +82,8 @@ pub(crate) struct Session {
     pub(crate) channels: Vec<Channel>,
     pub(crate) devices: BTreeMap<u32, Arc<BlockDevice>>,
     pub(crate) others: BTreeMap<Lun, SkippedLun>,
+    /// Its devices take turns.
+    pub(crate) detaching: Arc<Semaphore>,
     /// Why it is lost.
     pub(crate) lost: Option<String>,
     pub(crate) max_transfer: u32,
@@ -298,7 +300,9 @@ impl Session {
         }
         let device = Arc::clone(device);
         let channels = self.places();
+        let turns = Arc::clone(&self.detaching);
         detaching.spawn(async move {
+            let _turn = turns.acquire().await;
             let outcome = device.detach(force, channels).await;
             (device, outcome, reply)
         });

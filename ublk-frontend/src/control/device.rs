@@ -195,9 +195,11 @@ impl Device {
 
 /// STOP_DEV for any device. On a device with recovery, what is dirty in the page cache is lost unless it was
 /// [flushed](super::flush) before. Waits for requests the server has: fail those first when the target is dead.
+/// One that is not there any more is as good as stopped.
 pub fn stop_device(id: u32, limit: Duration) -> Result<(), StopError> {
     match command(limit, move |ring| ring.stop(id, limit)) {
         Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) if error.errno() == Some(libc::ENODEV) => Ok(()),
         Ok(Err(ControlError::Failed(source))) => Err(StopError::Refused { id, source }),
         Ok(Err(late @ ControlError::TimedOut(_))) => Err(StopError::Unfinished {
             id,
@@ -210,7 +212,7 @@ pub fn stop_device(id: u32, limit: Duration) -> Result<(), StopError> {
     }
 }
 
-/// DEL_DEV_ASYNC for any device that is not live, and a look whether it is gone.
+/// DEL_DEV_ASYNC for any device that is not live, and a look whether it is gone; it may have gone before.
 pub fn delete_device(id: u32, limit: Duration) -> Result<Deleted, DeleteError> {
     let deadline = Instant::now() + limit;
     let unfinished = |why: String| DeleteError::Unfinished { id, why };
@@ -225,6 +227,7 @@ pub fn delete_device(id: u32, limit: Duration) -> Result<Deleted, DeleteError> {
     match done {
         Ok(Ok(true)) => {}
         Ok(Ok(false)) => return Err(DeleteError::Live(id)),
+        Ok(Err(error)) if error.errno() == Some(libc::ENODEV) => return Ok(Deleted::Gone),
         Ok(Err(ControlError::Failed(source))) => return Err(DeleteError::Refused { id, source }),
         Ok(Err(late @ ControlError::TimedOut(_))) => return Err(unfinished(late.to_string())),
         Err(late) => return Err(unfinished(late.to_string())),
