@@ -30,6 +30,10 @@ def parser():
         "build (in the guest, as /opt/ublk-srp/old) or other target options",
     )  # fmt: skip
     parse.add_argument("--short", action="store_true", help="a few points once, to see that it works")
+    parse.add_argument(
+        "--scale", action="store_true",
+        help="instead: how ublk-srp grows with disks (1 to 1,024) and sessions (1 to 64); few of them with --short",
+    )  # fmt: skip
     parse.add_argument("--no-limits", action="store_true", help="do not measure the port's own limits")
     parse.add_argument("--out", type=pathlib.Path, help="folder for results.json, table.md and plots")
     return parse
@@ -50,23 +54,49 @@ def settings_of(chosen):
     return settings
 
 
+def in_guest(kernel, module, settings, memory=3072):
+    """Runs a module of lab/benchmark in a fresh guest; what it left in its folder, or nothing when it failed."""
+    with tempfile.TemporaryDirectory() as folder:
+        with Guest.boot(Settings(kernel=kernel, memory=memory, out=pathlib.Path(folder))) as guest:
+            guest.check(["sh", "-c", "fabric-up && target-up"], options.SETUP_LIMIT)
+            done = guest.run(
+                ["python3", "-B", "-m", f"benchmark.{module}", json.dumps(settings)], limit=6 * 3600,
+                env={"PYTHONPATH": "/src/lab"}, output=options.Output(), errors=options.Output(),
+            )  # fmt: skip
+            if done.code:
+                log = guest.run(["sh", "-c", "tail -n 30 /var/log/ublk-srp*.log"], limit=20)
+                paths.say(f"the benchmark failed\n{log.text}")
+                return None
+        return {path.stem: json.loads(path.read_text()) for path in pathlib.Path(folder).glob("*.json")}
+
+
+def scale(chosen):
+    settings = {"disks": [1, 16, 256, 1024], "sessions": [1, 8, 64], "seconds": chosen.seconds}
+    if chosen.short:
+        settings = {"disks": [1, 4], "sessions": [1, 2], "seconds": 1}
+    # Each session has its buffers, and they are pinned.
+    result = in_guest(chosen.kernel, "scale", settings, memory=3072 if chosen.short else 10240)
+    if result is None:
+        return 1
+    table = "\n".join(report.growth(result["scale"][kind]) for kind in ("disks", "sessions"))
+    print(table)
+    if chosen.out:
+        chosen.out.mkdir(parents=True, exist_ok=True)
+        (chosen.out / "scale.md").write_text(table + "\n")
+    return 0
+
+
 def main(arguments):
     chosen = parser().parse_args(arguments)
     options.end_on_signals()
     settings = settings_of(chosen)
     subprocess.run([paths.LAB / "build"], check=True)
-    with tempfile.TemporaryDirectory() as folder:
-        with Guest.boot(Settings(kernel=chosen.kernel, out=pathlib.Path(folder))) as guest:
-            guest.check(["sh", "-c", "fabric-up && target-up"], options.SETUP_LIMIT)
-            done = guest.run(
-                ["python3", "-B", "-m", "benchmark.run", json.dumps(settings)], limit=6 * 3600,
-                env={"PYTHONPATH": "/src/lab"}, output=options.Output(), errors=options.Output(),
-            )  # fmt: skip
-            if done.code:
-                log = guest.run(["tail", "-n", "30", "/var/log/ublk-srp.log"], limit=20)
-                paths.say(f"the benchmark failed\n{log.text}")
-                return 1
-        result = json.loads((pathlib.Path(folder) / "bench.json").read_text())
+    if chosen.scale:
+        return scale(chosen)
+    result = in_guest(chosen.kernel, "run", settings)
+    if result is None:
+        return 1
+    result = result["bench"]
     result["command"] = " ".join(["lab/bench", *arguments])
     summary = report.summary(result)
     table = report.markdown(result, summary)

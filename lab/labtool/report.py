@@ -55,6 +55,15 @@ def rows(header, lines):
     return "\n".join(table + ["| " + " | ".join(line) + " |" for line in lines]) + "\n"
 
 
+def growth(entries):
+    """The rows of a measurement of growth, as they were measured."""
+
+    def cell(figure):
+        return "" if figure is None else f"{figure:.1f}" if isinstance(figure, float) else str(figure)
+
+    return rows(list(entries[0]), [[cell(figure) for figure in entry.values()] for entry in entries])
+
+
 def markdown(result, found):
     peers = result["settings"]["peers"]
     reference = reference_of(result)

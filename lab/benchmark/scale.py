@@ -1,0 +1,164 @@
+"""How ublk-srp grows: disks of one session, sessions with a disk each, and what it does when nothing happens.
+
+One reactor, 32 commands a session. The disks are LIO's ramdisks without memory (nullio): they exist to be many.
+"""
+
+import json
+import pathlib
+import subprocess
+import sys
+import time
+
+from cases import target
+from cases.command import Failed, attempt, run, wait_until
+
+#: LUNs and initiator_exts of this measurement begin here, beyond those of the lab's own target.
+FIRST_LUN = 2000
+FIRST_EXT = 0x100
+#: Readers of all disks together.
+READERS = 4
+
+
+class Daemon:
+    socket = "/run/ublk-srp/scale.sock"
+    program = ("ublk-srp", "--socket", socket)
+
+    def __enter__(self):
+        self.log = open("/var/log/ublk-srp-scale.log", "ab")
+        self.process = subprocess.Popen(
+            [*self.program, "daemon", "--reactors", "1", "--log", "warn"],
+            stdout=self.log, stderr=self.log, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        wait_until("the daemon answers", lambda: attempt(*self.program, "status").code == 0, 20)
+        return self
+
+    def __exit__(self, *_):
+        run(*self.program, "detach", "--all", limit=600)
+        self.process.terminate()
+        self.process.wait(60)
+        self.log.close()
+
+    def attach(self, ext, luns):
+        """Device paths, and the seconds it took."""
+        line = target.line(initiator_ext=f"{ext:x}") + ",queue_size=32"
+        started = time.monotonic()
+        told = run(*self.program, "attach", line, "--lun", luns, "--json", limit=600).out
+        seconds = time.monotonic() - started
+        return [device["path"] for device in json.loads(told.splitlines()[0])["devices"]], seconds
+
+    def threads(self):
+        return len(list(pathlib.Path(f"/proc/{self.process.pid}/task").iterdir()))
+
+    def memory(self):
+        """KiB resident."""
+        return field(f"/proc/{self.process.pid}/status", "VmRSS")
+
+    def switches(self):
+        """Of each thread."""
+        tasks = pathlib.Path(f"/proc/{self.process.pid}/task").iterdir()
+        return {task.name: field(task / "status", "voluntary_ctxt_switches") for task in tasks}
+
+
+def field(path, name):
+    for line in pathlib.Path(path).read_text().splitlines():
+        if line.startswith(name + ":"):
+            return int(line.split()[1])
+    raise Failed(f"{path} has no {name}")
+
+
+def kernel_memory():
+    """KiB of the guest that are not available, without the page cache."""
+    return field("/proc/meminfo", "MemTotal") - field("/proc/meminfo", "MemAvailable")
+
+
+def iops(devices, seconds):
+    jobs = []
+    for reader in range(READERS):
+        # A list of more than 4,096 letters is too long for fio.
+        mine = devices[reader::READERS] or devices
+        jobs += [f"--name=reader{reader}", f"--filename={':'.join(mine)}"]
+    outcome = run(
+        "fio", "--rw=randread", "--bs=4096", "--ioengine=io_uring", "--direct=1", f"--iodepth={32 // READERS}",
+        "--thread=1", "--time_based", f"--runtime={seconds}", "--ramp_time=1", "--norandommap=1", "--randrepeat=0",
+        "--output-format=json", "--file_service_type=random", "--openfiles=2000", "--group_reporting", *jobs,
+        limit=seconds + 300,
+    )  # fmt: skip
+    return json.loads(outcome.out[outcome.out.index("{") :])["jobs"][0]["read"]["iops"]
+
+
+def disks(counts, seconds):
+    """A row for each number of disks of one session."""
+    rows = []
+    for number, count in enumerate(counts):
+        luns = range(FIRST_LUN, FIRST_LUN + count)
+        target.allow(FIRST_EXT + number, luns)
+        with Daemon() as daemon:
+            paths, first = daemon.attach(FIRST_EXT + number, str(luns[0]))
+            run("udevadm", "settle", limit=300)
+            base, base_kernel = daemon.memory(), kernel_memory()
+            more, rest, last = [], 0, first
+            if count > 2:
+                more, rest = daemon.attach(FIRST_EXT + number, f"{luns[1]}-{luns[-2]}")
+            if count > 1:
+                one, last = daemon.attach(FIRST_EXT + number, str(luns[-1]))
+                more = [*more, *one]
+            run("udevadm", "settle", limit=300)
+            others = max(count - 1, 1)
+            row = {
+                "disks": count,
+                "threads": daemon.threads(),
+                "daemon KiB a disk": (daemon.memory() - base) / others if count > 1 else None,
+                "guest KiB a disk": (kernel_memory() - base_kernel) / others if count > 1 else None,
+                "ms a disk, all": rest / max(count - 2, 1) * 1000 if count > 2 else None,
+                "ms, the last one": last * 1000,
+            }
+            before = daemon.switches()
+            time.sleep(10)
+            after = daemon.switches()
+            row["wake-ups a second, idle"] = sum(count - before.get(task, 0) for task, count in after.items()) / 10
+            row["4 KiB reads a second, depth 32"] = iops([*paths, *more], seconds)
+            rows.append(row)
+            print(json.dumps(row), file=sys.stderr, flush=True)
+    return rows
+
+
+def sessions(counts, seconds):
+    """A row for each number of sessions with a disk each."""
+    rows = []
+    for ext in range(max(counts)):
+        target.allow(0x1000 + ext, [FIRST_LUN])
+    for count in counts:
+        with Daemon() as daemon:
+            paths, base = [], 0
+            for ext in range(count):
+                paths += daemon.attach(0x1000 + ext, str(FIRST_LUN))[0]
+                base = base or daemon.memory()
+            run("udevadm", "settle", limit=300)
+            row = {
+                "sessions": count,
+                "threads": daemon.threads(),
+                "daemon KiB a session": (daemon.memory() - base) / (count - 1) if count > 1 else None,
+                "4 KiB reads a second, depth 32": iops(paths, seconds),
+            }
+            rows.append(row)
+            print(json.dumps(row), file=sys.stderr, flush=True)
+    return rows
+
+
+def main():
+    settings = json.loads(sys.argv[1])
+    # Kernels before 6.15 count every device.
+    attempt("modprobe", "-r", "ublk_drv")
+    run("modprobe", "ublk_drv", "ublks_max=4096")
+    most = max(settings["disks"])
+    print(f"making {most} disks", file=sys.stderr, flush=True)
+    target.make_many(range(FIRST_LUN, FIRST_LUN + most))
+    result = {
+        "disks": disks(settings["disks"], settings["seconds"]),
+        "sessions": sessions(settings["sessions"], settings["seconds"]),
+    }
+    pathlib.Path("/out/scale.json").write_text(json.dumps(result))
+    subprocess.run(["sync"])
+
+
+main()
