@@ -72,6 +72,8 @@ pub(crate) enum Trouble {
     Refuses(Attribute, u16),
     /// Does not answer about one LID.
     SilentAbout(u16),
+    /// Answers about one LID long after the others.
+    SlowAbout(u16),
     /// Takes the mask query and matches nothing: all ports come.
     IgnoresMask,
 }
@@ -365,7 +367,10 @@ impl Subnet {
             _ => {}
         }
         self.busy_until = self.busy_until.max(self.now + self.latency) + self.service;
-        let at = self.busy_until + self.latency;
+        let mut at = self.busy_until + self.latency;
+        if self.trouble == Trouble::SlowAbout(lid) && by_lid {
+            at += Duration::from_millis(100);
+        }
         if let Trouble::Busy(times) = self.trouble
             && self.answered <= times
         {

@@ -108,6 +108,19 @@ fn an_administration_that_does_as_it_likes() {
 }
 
 #[test]
+fn the_order_is_that_of_the_table_whoever_answers_first() {
+    for matches_mask in [true, false] {
+        let mut slow = subnet();
+        slow.matches_mask = matches_mask;
+        slow.trouble = Trouble::SlowAbout(4);
+        let report = scan(slow);
+        assert_eq!((lines(&report), problems(&report)), (both(), vec![]));
+        let units: Vec<_> = report.units.iter().map(|found| found.unit.lid).collect();
+        assert_eq!(units, [4, 6]);
+    }
+}
+
+#[test]
 fn an_administration_that_is_silent_or_dies() {
     let mut silent = subnet();
     silent.trouble = Trouble::Silent;

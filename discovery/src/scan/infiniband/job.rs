@@ -26,9 +26,9 @@ pub(super) enum What {
     /// All nodes, where it cannot match that.
     Nodes,
     /// Whether the port at a LID has an agent.
-    Port { lid: u16 },
+    Port { row: usize, lid: u16 },
     /// The GUID of a port.
-    Node { lid: u16, gid_prefix: u64 },
+    Node { row: usize, lid: u16, gid_prefix: u64 },
     /// Whether there is a way to a port, in a partition.
     Path { end_port: usize, pkey: PKey },
 }
@@ -51,7 +51,7 @@ impl Job {
             }
             What::AgentPorts => PortInfoRecord::with_device_management(),
             What::Nodes => NodeRecord::all(),
-            What::Port { lid } => PortInfoRecord::of_lid(*lid),
+            What::Port { lid, .. } => PortInfoRecord::of_lid(*lid),
             What::Node { lid, .. } => NodeRecord::of_lid(*lid),
             What::Path { end_port, pkey } => {
                 let ends = match end_ports.get(*end_port) {
@@ -73,7 +73,7 @@ impl Job {
     pub(super) fn name(&self, end_ports: &[EndPort]) -> Option<String> {
         match &self.what {
             What::ClassPortInfo | What::AgentPorts | What::Nodes => None,
-            What::Port { lid } | What::Node { lid, .. } => Some(format!("LID 0x{lid:04x}")),
+            What::Port { lid, .. } | What::Node { lid, .. } => Some(format!("LID 0x{lid:04x}")),
             What::Path { end_port, .. } => end_ports.get(*end_port).map(EndPort::name),
         }
     }
@@ -82,6 +82,8 @@ impl Job {
 /// A port that has an agent, or that the caller has named.
 #[derive(Clone, Debug)]
 pub(super) struct EndPort {
+    /// Its row in the table that it was found by; answers come in any order.
+    pub(super) row: usize,
     /// 0 until a path to it is known.
     pub(super) lid: u16,
     pub(super) gid: Gid,
@@ -101,9 +103,10 @@ impl EndPort {
     }
 }
 
-/// Where a unit belongs in the report: by port, then as the P_Key table has it.
+/// Where a unit belongs in the report: as the subnet's table has its port, then as the P_Key table has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
+    pub(super) row: usize,
     pub(super) end_port: usize,
     pub(super) pkey_index: u16,
     pub(super) pkey: PKey,

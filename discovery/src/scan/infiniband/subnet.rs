@@ -82,6 +82,7 @@ impl<T: MadTransport> Scan<'_, T> {
     /// Looks for a port the caller has named.
     pub(super) fn seek(&mut self, gid: Gid, name: String) {
         self.add_end_port(EndPort {
+            row: self.end_ports.len(),
             lid: 0,
             gid,
             given: Some(name),
@@ -168,15 +169,16 @@ impl<T: MadTransport> Scan<'_, T> {
             What::ClassPortInfo => self.class_port_info(&job, result),
             What::AgentPorts => self.agent_ports(&job, result),
             What::Nodes => self.nodes(&job, result),
-            What::Port { .. } => {
+            What::Port { row, .. } => {
                 if let Some(record) = self.one::<PortInfoRecord>(&job, result) {
-                    self.end_port_found(&record);
+                    self.end_port_found(row, &record);
                 }
             }
-            What::Node { lid, gid_prefix } => {
+            What::Node { row, lid, gid_prefix } => {
                 if let Some(record) = self.one::<NodeRecord>(&job, result) {
                     let guid = Guid(record.port_guid.get());
                     self.add_end_port(EndPort {
+                        row,
                         lid,
                         gid: Gid::new(gid_prefix, guid),
                         given: None,
@@ -221,8 +223,8 @@ impl<T: MadTransport> Scan<'_, T> {
         }
         match answer.table(PortInfoRecord::LEN) {
             Ok(table) => {
-                for record in table.records() {
-                    self.end_port_found(&record);
+                for (row, record) in table.records().enumerate() {
+                    self.end_port_found(row, &record);
                 }
             }
             Err(cause) => self.failed(
@@ -250,14 +252,17 @@ impl<T: MadTransport> Scan<'_, T> {
             Err(error) => self.failed(job, error),
             Ok(table) => {
                 let channel_adapters = table.records::<NodeRecord>().filter(NodeRecord::is_channel_adapter);
-                let ports = channel_adapters.map(|node| What::Port { lid: node.lid.get() });
+                let ports = channel_adapters.enumerate().map(|(row, node)| What::Port {
+                    row,
+                    lid: node.lid.get(),
+                });
                 self.to_subnet.extend(ports.map(Job::new));
             }
         }
     }
 
     /// A port, which is asked for its GUID if it has an agent.
-    fn end_port_found(&mut self, record: &PortInfoRecord) {
+    fn end_port_found(&mut self, row: usize, record: &PortInfoRecord) {
         // A mask that was not matched as was asked for shows here.
         if !record.has_device_management() {
             return;
@@ -267,7 +272,7 @@ impl<T: MadTransport> Scan<'_, T> {
             lid => lid,
         };
         let gid_prefix = record.gid_prefix.get();
-        self.to_subnet.push_back(Job::new(What::Node { lid, gid_prefix }));
+        self.to_subnet.push_back(Job::new(What::Node { row, lid, gid_prefix }));
     }
 
     fn path(&mut self, job: &Job, index: usize, result: Result<Answer, QueryError>) {
@@ -298,6 +303,7 @@ impl<T: MadTransport> Scan<'_, T> {
             if !end_port.pkeys.contains(&pkey) {
                 end_port.pkeys.push(pkey);
                 let place = Place {
+                    row: end_port.row,
                     end_port: index,
                     pkey_index: to.pkey_index,
                     pkey,
