@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use srp_addressing::{IoClass, PortId};
+use serde::{Serialize, Serializer};
+use srp_addressing::{Guid, IoClass, PortId};
 use srp_discovery::listing::{LineError, LineOptions, ListingOptions, add_target_line, io_unit};
 use srp_discovery::ports::{self, Port, Roots};
 use srp_discovery::rules::{Rules, RulesError, Verdict};
 use srp_discovery::scan::{
     Cause, Destination, PortSelector, Progress, ScanError, ScanOptions, ScanReport, Severity, SubnetError, discover,
 };
+use srp_discovery::targets::RdmaCm;
 
 use super::configuration;
 use super::failure::Failure;
@@ -20,7 +22,7 @@ use super::kernel_peer;
 use super::known;
 use super::output::Output;
 use super::printable::printable;
-use crate::probe::{Answer, probe};
+use crate::probe::{Answer, ProbeError, probe};
 use crate::rpc::protocol::ErrorKind;
 
 /// Find SRP targets, as ibsrpdm does
@@ -129,10 +131,18 @@ impl Discover {
         let report = discover(&options, &mut |progress| meter.show(progress)).map_err(|error| scan_failure(&error));
         meter.clear();
         let report = report?;
+        let probes = if self.probe { Some(probe_all(&report)) } else { None };
         if self.lines {
             self.print_lines(&report, &rules, output);
         } else {
-            output.result(&report, || self.listing(&report));
+            let probes = probes.as_deref();
+            output.result(
+                &Found {
+                    report: &report,
+                    probes,
+                },
+                || self.listing(&report),
+            );
         }
         for problem in &report.problems {
             match problem.severity {
@@ -142,8 +152,8 @@ impl Discover {
                 Severity::Note => {}
             }
         }
-        if self.probe {
-            probe_all(&report, output);
+        for probed in probes.iter().flatten() {
+            probed.tell(output);
         }
         if report.targets.is_empty() {
             // Naming a port tells whether this is why.
@@ -187,21 +197,73 @@ impl Discover {
     }
 }
 
-/// Tells who answers where targets are said to take logins.
-fn probe_all(report: &ScanReport, output: &mut Output) {
-    for target in &report.targets {
-        let (Some(rdma_cm), Ok(id_ext)) = (&target.rdma_cm, u64::from_str_radix(&target.id_ext, 16)) else {
-            continue;
-        };
-        let class = IoClass::from_code(target.io_class).unwrap_or_default();
-        let target_port = PortId::new(id_ext, target.ioc_guid, class);
-        let dest = rdma_cm.socket_address();
-        match probe(dest, target_port) {
-            Ok(Answer::Target) => output.note(&format!("{rdma_cm}: {}", Answer::Target)),
-            Ok(answer) => output.failure_text(&Failure::new(ErrorKind::Target, format!("{rdma_cm}: {answer}"))),
-            Err(error) => output.failure_text(&Failure::of(ErrorKind::Host, &error).about(&rdma_cm.to_string())),
+/// What JSON shows.
+#[derive(Serialize)]
+struct Found<'a> {
+    #[serde(flatten)]
+    report: &'a ScanReport,
+    /// Only if it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    probes: Option<&'a [Probed]>,
+}
+
+/// Who answers where a target is said to take logins.
+#[derive(Serialize)]
+struct Probed {
+    id_ext: String,
+    #[serde(serialize_with = "written")]
+    ioc_guid: Guid,
+    #[serde(serialize_with = "written")]
+    dest: RdmaCm,
+    #[serde(flatten)]
+    outcome: Outcome,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Outcome {
+    #[serde(serialize_with = "written")]
+    Answer(Answer),
+    #[serde(serialize_with = "written")]
+    Error(ProbeError),
+}
+
+fn written<S: Serializer>(value: &impl std::fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
+
+impl Probed {
+    fn tell(&self, output: &mut Output) {
+        let dest = &self.dest;
+        match &self.outcome {
+            Outcome::Answer(Answer::Target) => output.note(&format!("{dest}: {}", Answer::Target)),
+            Outcome::Answer(answer) => {
+                output.failure_text(&Failure::new(ErrorKind::Target, format!("{dest}: {answer}")));
+            }
+            Outcome::Error(error) => {
+                output.failure_text(&Failure::of(ErrorKind::Host, error).about(&dest.to_string()));
+            }
         }
     }
+}
+
+fn probe_all(report: &ScanReport) -> Vec<Probed> {
+    let probed = report.targets.iter().filter_map(|target| {
+        let dest = target.rdma_cm.clone()?;
+        let id_ext = u64::from_str_radix(&target.id_ext, 16).ok()?;
+        let class = IoClass::from_code(target.io_class).unwrap_or_default();
+        let outcome = match probe(dest.socket_address(), PortId::new(id_ext, target.ioc_guid, class)) {
+            Ok(answer) => Outcome::Answer(answer),
+            Err(error) => Outcome::Error(error),
+        };
+        Some(Probed {
+            id_ext: target.id_ext.clone(),
+            ioc_guid: target.ioc_guid,
+            dest,
+            outcome,
+        })
+    });
+    probed.collect()
 }
 
 /// Tells people at a terminal how far a long scan is.
@@ -289,6 +351,7 @@ mod tests {
     use super::*;
     use srp_discovery::model::subnet::Subnet;
     use srp_discovery::ports::PortName;
+    use srp_discovery::targets::RdmaCmSource;
 
     fn port(device: &str, number: u32, umad: &str) -> Port {
         Port {
@@ -321,6 +384,41 @@ mod tests {
         assert!(
             error.contains("umad1 belongs to port mlx5_0/2, not to mlx5_0:1"),
             "{error}"
+        );
+    }
+
+    #[test]
+    fn json_tells_who_answered() {
+        let report = ScanReport::default();
+        let json = |probes| {
+            serde_json::to_value(Found {
+                report: &report,
+                probes,
+            })
+            .unwrap()
+        };
+        assert!(json(None).get("probes").is_none() && json(None).get("targets").is_some());
+        let probed = |outcome| Probed {
+            id_ext: "a1".to_owned(),
+            ioc_guid: Guid(2),
+            dest: RdmaCm {
+                dest: "10.9.0.1:5555".parse().unwrap(),
+                interface: None,
+                source: RdmaCmSource::Given,
+            },
+            outcome,
+        };
+        let probes = [Answer::Target, Answer::Silence].map(|answer| probed(Outcome::Answer(answer)));
+        let json = json(Some(&probes));
+        let expected = serde_json::json!({
+            "id_ext": "a1", "ioc_guid": "0000000000000002", "dest": "10.9.0.1:5555", "answer": "an SRP target answers",
+        });
+        assert_eq!(json["probes"][0], expected);
+        assert!(
+            json["probes"][1]["answer"]
+                .as_str()
+                .unwrap()
+                .starts_with("no answer within")
         );
     }
 }

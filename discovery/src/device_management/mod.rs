@@ -10,7 +10,7 @@ use srp_addressing::{Gid, Guid, ServiceId};
 
 pub use survey::{MAX_REDIRECTS, MAX_SILENCE, Step, Survey};
 
-use crate::mad::{Attribute, IoControllerProfile, MadStatus, SlotState};
+use crate::mad::{Attribute, ClassPortInfo, IoControllerProfile, MadStatus, SlotState};
 use crate::text::FabricText;
 use crate::transport::{Address, QueryError};
 
@@ -26,10 +26,34 @@ pub struct IoUnit {
     pub change_id: u16,
     /// How many slots it has.
     pub max_controllers: u8,
+    /// Diagnostics and option ROM bits, as IOUnitInfo has them.
+    pub flags: u8,
+    /// What its agent says of itself, if it does.
+    pub agent: Option<AgentInfo>,
     /// The slots, all of them.
     pub slots: Vec<Slot>,
     /// How often the question was sent elsewhere.
     pub redirects: u32,
+}
+
+/// What a device management agent says of itself (ClassPortInfo, IBA 13.4.8.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct AgentInfo {
+    /// The MAD version it supports.
+    pub base_version: u8,
+    /// The version of device management it supports.
+    pub class_version: u8,
+    /// What it can do: for all classes (low byte) and for this one.
+    pub capability_mask: u16,
+    /// What it can do besides (27 bits).
+    pub capability_mask2: u32,
+    /// It may take 4.096 us * 2^n to answer.
+    pub response_time_exponent: u8,
+    /// The port it sends traps to; 0 for none.
+    pub trap_lid: u16,
+    /// The same by GID, if it has one.
+    #[serde(serialize_with = "display_some")]
+    pub trap_gid: Option<Gid>,
 }
 
 /// A slot of an I/O unit.
@@ -57,6 +81,12 @@ pub struct IoController {
     pub vendor_id: u32,
     /// The device, by the vendor's numbering.
     pub device_id: u32,
+    /// The version of the device.
+    pub device_version: u16,
+    /// The vendor of the subsystem it is part of (24 bits).
+    pub subsystem_vendor_id: u32,
+    /// The subsystem, by that vendor's numbering.
+    pub subsystem_id: u32,
     /// 0x0100 SRP r16a, 0xff00 SRP r10.
     pub io_class: u16,
     /// 0x609e for SRP.
@@ -165,12 +195,30 @@ pub enum SurveyError {
     OutOfTime,
 }
 
+impl AgentInfo {
+    fn of(info: &ClassPortInfo) -> Self {
+        let trap_gid = Some(Gid(info.trap_gid)).filter(|gid| *gid != Gid::default());
+        Self {
+            base_version: info.base_version,
+            class_version: info.class_version,
+            capability_mask: info.capability_mask.get(),
+            capability_mask2: info.capability_mask2_resp_time.get() >> 5,
+            response_time_exponent: info.response_time_exponent(),
+            trap_lid: info.trap_lid.get(),
+            trap_gid,
+        }
+    }
+}
+
 impl IoController {
     fn from_profile(profile: &IoControllerProfile) -> Self {
         Self {
             guid: Guid(profile.guid.get()),
             vendor_id: profile.vendor_id.get() >> 8,
             device_id: profile.device_id.get(),
+            device_version: profile.device_version.get(),
+            subsystem_vendor_id: profile.subsystem_vendor_id.get() >> 8,
+            subsystem_id: profile.subsystem_id.get(),
             io_class: profile.io_class.get(),
             io_subclass: profile.io_subclass.get(),
             protocol: profile.protocol.get(),
@@ -194,6 +242,13 @@ impl IoController {
 
 pub(crate) fn display<T: std::fmt::Display, S: Serializer>(v: &T, s: S) -> Result<S::Ok, S::Error> {
     s.collect_str(v)
+}
+
+pub(crate) fn display_some<T: std::fmt::Display, S: Serializer>(v: &Option<T>, s: S) -> Result<S::Ok, S::Error> {
+    match v {
+        Some(v) => s.collect_str(v),
+        None => s.serialize_none(),
+    }
 }
 
 fn displays<T: std::fmt::Display, S: Serializer>(v: &[T], s: S) -> Result<S::Ok, S::Error> {

@@ -2,7 +2,7 @@
 
 use srp_addressing::{Gid, PKey, ServiceId};
 
-use super::{IoController, IoUnit, Service, Slot, SlotError, SurveyError};
+use super::{AgentInfo, IoController, IoUnit, Service, Slot, SlotError, SurveyError};
 use crate::mad::{
     Attribute, ClassPortInfo, GSI_QKEY, GSI_QP, IoControllerProfile, IoUnitInfo, Mad, MadStatus, Redirect,
     SERVICES_PER_MAD, ServiceEntries, SlotState, service_entries_modifier,
@@ -50,6 +50,7 @@ pub struct Survey {
     silence: u32,
     /// A redirection to a GID, while the way there is looked for.
     awaits: Option<Redirect>,
+    agent: Option<AgentInfo>,
     unit: Option<IoUnit>,
 }
 
@@ -65,6 +66,7 @@ impl Survey {
             redirects: 0,
             silence: 0,
             awaits: None,
+            agent: None,
             unit: None,
         };
         (survey, Query::get(to, Attribute::CLASS_PORT_INFO, 0))
@@ -130,6 +132,8 @@ impl Survey {
             Ok(mad) => mad,
             Err(error) => return Step::Done(Err(error.into())),
         };
+        let info = ClassPortInfo::from_data(&mad.data);
+        self.agent = mad.status().is_good().then(|| AgentInfo::of(&info));
         if let Some(step) = self.follow(&mad) {
             return step;
         }
@@ -245,6 +249,8 @@ impl Survey {
             gid: self.gid,
             change_id: info.change_id.get(),
             max_controllers: info.max_controllers,
+            flags: info.flags,
+            agent: self.agent,
             slots: (1..=info.max_controllers).map(slot).collect(),
             redirects: self.redirects,
         });

@@ -37,6 +37,34 @@ fn survey(exchange: &mut Exchange<Fabric>, of: Gid) -> Result<IoUnit, SurveyErro
     }
 }
 
+#[test]
+fn what_an_agent_says_of_itself() {
+    let info = ClassPortInfo {
+        capability_mask: U16::new(0x0102),
+        capability_mask2_resp_time: U32::new(5 << 5 | 18),
+        trap_lid: U16::new(1),
+        trap_gid: gid(9).0,
+        ..ClassPortInfo::default()
+    };
+    let says = |info| Agent {
+        redirect: Some(info),
+        ..Agent::with([])
+    };
+    let unit = survey_one(says(info)).unwrap();
+    assert_eq!(unit.flags, 2);
+    let json = serde_json::to_value(&unit).unwrap();
+    let expected = serde_json::json!({
+        "base_version": 1, "class_version": 1, "capability_mask": 0x0102, "capability_mask2": 5,
+        "response_time_exponent": 18, "trap_lid": 1, "trap_gid": gid(9).to_string(),
+    });
+    assert_eq!(json["agent"], expected);
+    let silent = Agent {
+        class_port_info_status: 0x000c,
+        ..says(ClassPortInfo::default())
+    };
+    assert_eq!(survey_one(silent).unwrap().agent, None);
+}
+
 fn survey_one(agent: Agent) -> Result<IoUnit, SurveyError> {
     survey(&mut exchange([(gid(1), agent)]), gid(1))
 }
@@ -65,6 +93,10 @@ fn an_obedient_agent() {
     let ioc = ioc(&unit, 3);
     assert_eq!(ioc.guid, Guid(0x0002_c903_000e_8acd));
     assert_eq!((ioc.vendor_id, ioc.device_id, ioc.send_size), (0x02c9, 0x1003, 8276));
+    assert_eq!(
+        (ioc.device_version, ioc.subsystem_vendor_id, ioc.subsystem_id),
+        (0x00a1, 0x1405, 0x2010)
+    );
     assert_eq!(ioc.id.to_string(), "Linux SRP target");
     let names: Vec<_> = ioc.services.iter().map(|s| (s.index, s.name.to_string())).collect();
     assert_eq!(names.len(), 6);

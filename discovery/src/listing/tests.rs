@@ -20,6 +20,9 @@ fn controller(services: Vec<Service>) -> IoController {
         guid: Guid(0x0002_c903_000e_8acd),
         vendor_id: 0x02c9,
         device_id: 0x1003,
+        device_version: 0x00a1,
+        subsystem_vendor_id: 0x1405,
+        subsystem_id: 0x2010,
         io_class: 0x0100,
         io_subclass: 0x609e,
         protocol: 0x0108,
@@ -69,6 +72,8 @@ fn unit() -> IoUnit {
         gid: "fe80::2:c903:e:8ace".parse::<Gid>().unwrap(),
         change_id: 1,
         max_controllers: 7,
+        flags: 0x02,
+        agent: None,
         slots,
         redirects: 0,
     }
@@ -308,7 +313,11 @@ fn json() {
     assert_eq!(serde_json::to_value(&target).unwrap(), expected);
 
     let json = serde_json::to_value(unit()).unwrap();
-    assert_eq!(json["slots"][0]["controller"]["id"], "Linux SRP target");
+    assert_eq!(json["flags"], 2);
+    let controller = &json["slots"][0]["controller"];
+    assert_eq!(controller["id"], "Linux SRP target");
+    let subsystem = ["device_version", "subsystem_vendor_id", "subsystem_id"].map(|key| controller[key].as_u64());
+    assert_eq!(subsystem, [Some(0x00a1), Some(0x1405), Some(0x2010)]);
     assert_eq!(json["slots"][1]["same_as"], 1);
     assert_eq!(json["slots"][2]["state"], "not-installed");
     let error = json["slots"][3]["controller"]["error"].as_str().unwrap();

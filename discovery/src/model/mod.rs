@@ -41,6 +41,9 @@ impl Controller {
         profile.guid = U64::new(self.guid);
         profile.vendor_id = U32::new(0x0002_c900);
         profile.device_id = U32::new(0x1003);
+        profile.device_version = U16::new(0x00a1);
+        profile.subsystem_vendor_id = U32::new(0x0014_0500);
+        profile.subsystem_id = U32::new(0x2010);
         profile.io_class = U16::new(self.io_class);
         profile.io_subclass = U16::new(0x609e);
         profile.send_size = U32::new(8276);
@@ -111,6 +114,7 @@ impl Agent {
             Attribute::IO_UNIT_INFO => {
                 let mut info = IoUnitInfo::new_zeroed();
                 info.change_id = U16::new(1);
+                info.flags = 0x02;
                 info.max_controllers = self.max_controllers;
                 self.slots
                     .keys()

@@ -239,7 +239,9 @@ impl Subnet {
         record.lid = U16::new(lid);
         record.node_type = if self.ports[&lid].switch { 2 } else { 1 };
         record.port_guid = U64::new(self.ports[&lid].guid);
-        record.node_guid = record.port_guid;
+        record.node_guid = U64::new(self.ports[&lid].guid + 0x1000);
+        record.system_guid = U64::new(self.ports[&lid].guid + 0x2000);
+        record.port_vendor = U32::new(0x0200_02c9);
         self.laid_out(record.as_bytes(), 112)
     }
 

@@ -73,6 +73,14 @@ fn by_capability_mask_and_by_nodes() {
         "{text}"
     );
 
+    let json = serde_json::to_value(&masked).unwrap();
+    let node = &json["units"][0]["node"];
+    assert_eq!(
+        (&node["node_guid"], &node["system_guid"]),
+        (&"00000000000010a1".into(), &"00000000000020a1".into())
+    );
+    assert_eq!((&node["vendor_id"], &node["port"]), (&0x02c9.into(), &2.into()));
+
     let mut old = subnet();
     old.matches_mask = false;
     let report = scan(old);

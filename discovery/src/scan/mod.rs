@@ -12,7 +12,7 @@ use std::num::NonZeroU16;
 use std::time::Duration;
 
 use serde::Serialize;
-use srp_addressing::PKey;
+use srp_addressing::{Guid, PKey};
 
 pub use candidates::Unreachable;
 pub use destination::{Destination, ParseDestinationError, PortSelector};
@@ -95,11 +95,32 @@ pub struct FoundUnit {
     /// In which partition.
     #[serde(serialize_with = "display")]
     pub pkey: PKey,
+    /// The node its port is of; on InfiniBand, unless the caller named the port.
+    pub node: Option<Node>,
     /// Where its targets take RDMA/CM logins, if the caller said at which port.
     pub rdma_cm: Option<RdmaCm>,
     /// The unit.
     #[serde(flatten)]
     pub unit: IoUnit,
+}
+
+/// What subnet administration says of the node behind a port (NodeInfo, IBA 14.2.5.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Node {
+    /// The GUID of the system around it.
+    #[serde(serialize_with = "display")]
+    pub system_guid: Guid,
+    /// Its GUID.
+    #[serde(serialize_with = "display")]
+    pub node_guid: Guid,
+    /// The vendor (24 bits).
+    pub vendor_id: u32,
+    /// The device, by the vendor's numbering.
+    pub device_id: u16,
+    /// Its revision.
+    pub revision: u32,
+    /// Which of its ports it is.
+    pub port: u8,
 }
 
 /// How bad a problem is.

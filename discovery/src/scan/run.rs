@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
 use super::candidates::Candidate;
-use super::{Cause, FoundUnit, ScanOptions, ScanReport, Severity};
+use super::{Cause, FoundUnit, Node, ScanOptions, ScanReport, Severity};
 use crate::device_management::{IoUnit, Step, Survey, SurveyError};
 use crate::ports::{LinkLayer, Port};
 use crate::targets::{SeenThrough, targets_of};
@@ -99,11 +99,18 @@ fn found(port: &Port, candidate: &Candidate, unit: IoUnit, report: &mut ScanRepo
         pkey,
         rdma_cm: candidate.rdma_cm.clone(),
     };
-    add_unit(port, &candidate.name, unit, seen, report);
+    add_unit(port, &candidate.name, None, unit, seen, report);
 }
 
 /// Adds a unit, its targets, and what is wrong with them.
-pub(super) fn add_unit(port: &Port, destination: &str, unit: IoUnit, seen: SeenThrough, report: &mut ScanReport) {
+pub(super) fn add_unit(
+    port: &Port,
+    destination: &str,
+    node: Option<Node>,
+    unit: IoUnit,
+    seen: SeenThrough,
+    report: &mut ScanReport,
+) {
     let name = Some(destination);
     for slot in &unit.slots {
         match &slot.controller {
@@ -127,6 +134,7 @@ pub(super) fn add_unit(port: &Port, destination: &str, unit: IoUnit, seen: SeenT
         port: port.name.clone(),
         destination: destination.to_owned(),
         pkey: seen.pkey,
+        node,
         rdma_cm: seen.rdma_cm,
         unit,
     });

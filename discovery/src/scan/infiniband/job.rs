@@ -7,6 +7,7 @@ use srp_addressing::{Gid, PKey};
 use crate::device_management::{Step, Survey};
 use crate::mad::{Attribute, Mad, Method, NodeRecord, PathComponents, PathRecord, PortInfoRecord, SA_DATA_LEN, SaMad};
 use crate::ports::Port;
+use crate::scan::Node;
 use crate::transport::{Answer, QueryError};
 
 /// A question to subnet administration.
@@ -87,6 +88,7 @@ pub(super) struct EndPort {
     /// 0 until a path to it is known.
     pub(super) lid: u16,
     pub(super) gid: Gid,
+    pub(super) node: Option<Node>,
     /// As the caller named it.
     pub(super) given: Option<String>,
     /// How many answers about partitions are still to come.

@@ -223,7 +223,7 @@ impl<T: MadTransport> Scan<'_, T> {
                         pkey: place.pkey,
                         rdma_cm: None,
                     };
-                    add_unit(self.port, &name, unit, seen, self.report);
+                    add_unit(self.port, &name, end_port.node, unit, seen, self.report);
                 }
                 Err(error) => {
                     // It has said that it has an agent, or the caller has named it.

@@ -9,7 +9,7 @@ use crate::mad::{
     Attribute, GSI_QKEY, GSI_QP, Mad, NodeRecord, PathComponents, PathRecord, PortInfoRecord,
     SA_MATCHES_CAPABILITY_MASK, SaMad, SaStatus, TableError,
 };
-use crate::scan::Severity;
+use crate::scan::{Node, Severity};
 use crate::transport::{Address, Answer, Grh, MadTransport, Query, QueryError};
 
 /// Why subnet administration is of no help.
@@ -67,6 +67,18 @@ pub enum SubnetError {
     NotAGid,
 }
 
+fn node_of(record: &NodeRecord) -> Node {
+    let [port, ..] = record.port_vendor.get().to_be_bytes();
+    Node {
+        system_guid: Guid(record.system_guid.get()),
+        node_guid: Guid(record.node_guid.get()),
+        vendor_id: record.port_vendor.get() & 0x00ff_ffff,
+        device_id: record.device_id.get(),
+        revision: record.revision.get(),
+        port,
+    }
+}
+
 fn list(pkeys: &[PKey]) -> String {
     pkeys.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
@@ -85,6 +97,7 @@ impl<T: MadTransport> Scan<'_, T> {
             row: self.end_ports.len(),
             lid: 0,
             gid,
+            node: None,
             given: Some(name),
             paths_left: 0,
             pkeys: Vec::new(),
@@ -181,6 +194,7 @@ impl<T: MadTransport> Scan<'_, T> {
                         row,
                         lid,
                         gid: Gid::new(gid_prefix, guid),
+                        node: Some(node_of(&record)),
                         given: None,
                         paths_left: 0,
                         pkeys: Vec::new(),
