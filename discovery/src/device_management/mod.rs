@@ -8,7 +8,7 @@ mod survey;
 use serde::{Serialize, Serializer};
 use srp_addressing::{Gid, Guid, ServiceId};
 
-pub use survey::{MAX_REDIRECTS, MAX_SILENCE, Step, Survey};
+pub use survey::{MAX_REDIRECTS, MAX_SILENCE, Step, Survey, WayTo};
 
 use crate::mad::{Attribute, ClassPortInfo, IoControllerProfile, MadStatus, SlotState};
 use crate::text::FabricText;

@@ -7,7 +7,7 @@ use crate::mad::{
     Attribute, ClassPortInfo, GSI_QKEY, GSI_QP, IoControllerProfile, IoUnitInfo, Mad, MadStatus, Redirect,
     SERVICES_PER_MAD, ServiceEntries, SlotState, service_entries_modifier,
 };
-use crate::ports::is_ipv4_mapped;
+use crate::ports::{is_ipv4_mapped, pkey_index};
 use crate::text::FabricText;
 use crate::transport::{Address, Answer, Query, QueryError};
 
@@ -21,15 +21,24 @@ pub const MAX_SILENCE: u32 = 2;
 pub enum Step {
     /// Ask this and hand the answer in.
     Ask(Box<Query>),
-    /// On InfiniBand: ask subnet administration for the way to this GID and hand it in with [`Survey::path`].
+    /// On InfiniBand: ask subnet administration for the way there and hand it in with [`Survey::path`].
     FindPath {
         /// Where to.
-        gid: Gid,
+        to: WayTo,
         /// In which partition, if it matters.
         pkey: Option<PKey>,
     },
     /// Finished.
     Done(Result<IoUnit, SurveyError>),
+}
+
+/// Where a redirection leads that names half of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WayTo {
+    /// The LID is to be found.
+    Gid(Gid),
+    /// The GID is to be found.
+    Lid(u16),
 }
 
 enum State {
@@ -48,7 +57,7 @@ pub struct Survey {
     state: State,
     redirects: u32,
     silence: u32,
-    /// A redirection to a GID, while the way there is looked for.
+    /// A redirection, while the way there is looked for.
     awaits: Option<Redirect>,
     agent: Option<AgentInfo>,
     unit: Option<IoUnit>,
@@ -78,18 +87,35 @@ impl Survey {
             Err(QueryError::Unanswered { .. }) => self.silence + 1,
             _ => 0,
         };
-        match self.state {
+        let step = match self.state {
             State::ClassPortInfo => self.class_port_info(result),
             State::IoUnitInfo => self.io_unit_info(result),
             State::Profile { slot } => self.profile(slot, result),
             State::Services { slot, first } => self.services(slot, first, result),
+        };
+        self.kept(step)
+    }
+
+    /// What is known by now is not lost to a redirection that leads nowhere.
+    fn kept(&mut self, step: Step) -> Step {
+        match step {
+            Step::Done(Err(error)) if self.unit.is_some() => {
+                tracing::debug!(to = %self.to, %error, "redirected in vain");
+                self.abandon("the target has redirected this to a place that does not answer");
+                self.done()
+            }
+            step => step,
         }
     }
 
-    /// Takes the way asked for with [`Step::FindPath`].
-    pub fn path(&mut self, way: Result<Address, &'static str>) -> Step {
-        match (way, self.awaits.take()) {
-            (Ok(way), Some(redirect)) => {
+    fn done(&mut self) -> Step {
+        Step::Done(self.unit.take().map(same_controllers).ok_or(SurveyError::OutOfTime))
+    }
+
+    /// Takes the way asked for with [`Step::FindPath`], and the GID it leads to.
+    pub fn path(&mut self, way: Result<(Address, Gid), &'static str>) -> Step {
+        let step = match (way, self.awaits.take()) {
+            (Ok((way, gid)), Some(redirect)) => {
                 let found = self.redirected(&Redirect {
                     lid: way.lid,
                     ..redirect
@@ -101,16 +127,19 @@ impl Survey {
                     ..to
                 });
                 match found {
-                    // An agent may name its own place.
-                    Ok(to) if to == self.to => self.ask(State::IoUnitInfo, Attribute::IO_UNIT_INFO, 0),
-                    found => self.go(found, redirect.gid),
+                    // An agent may name its own place when it tells where that is; else it would be asked for ever.
+                    Ok(to) if to == self.to && matches!(self.state, State::ClassPortInfo) => {
+                        self.ask(State::IoUnitInfo, Attribute::IO_UNIT_INFO, 0)
+                    }
+                    found => self.go(found, redirect.gid.or(Some(gid))),
                 }
             }
             (way, _) => {
                 let why = way.err().unwrap_or("a way nobody asked for");
                 Step::Done(Err(SurveyError::BadRedirect { from: self.to, why }))
             }
-        }
+        };
+        self.kept(step)
     }
 
     /// Ends a survey that has used up its time: what is known by now is kept.
@@ -153,18 +182,16 @@ impl Survey {
             return None;
         }
         let redirect = ClassPortInfo::from_data(&mad.data).redirect();
-        if let Some(
-            redirect @ Redirect {
-                gid: Some(gid), lid: 0, ..
-            },
-        ) = redirect
-            && self.to.lid != 0
+        if let Some(redirect) = redirect.filter(|_| self.to.lid != 0)
+            && let Some(to) = match (redirect.gid, redirect.lid) {
+                (Some(gid), 0) => Some(WayTo::Gid(gid)),
+                (None, lid) if lid != self.to.lid => Some(WayTo::Lid(lid)),
+                _ => None,
+            }
         {
             self.awaits = Some(redirect);
-            return Some(Step::FindPath {
-                gid,
-                pkey: redirect.pkey,
-            });
+            let pkey = redirect.pkey;
+            return Some(Step::FindPath { to, pkey });
         }
         let to = match redirect.map(|redirect| self.redirected(&redirect)) {
             None if asked_for => return None,
@@ -208,8 +235,7 @@ impl Survey {
             to.grh = None;
         }
         if let Some(pkey) = redirect.pkey {
-            let same = |(_, key): &&(u16, PKey)| key.partition() == pkey.partition();
-            to.pkey_index = self.pkeys.iter().find(same).ok_or("a partition this port is not in")?.0;
+            to.pkey_index = pkey_index(&self.pkeys, pkey).ok_or("a partition this port is not in")?;
         }
         to.sl = redirect.sl;
         to.qpn = if redirect.qpn == 0 { GSI_QP } else { redirect.qpn };
@@ -266,7 +292,7 @@ impl Survey {
         let next = slots.iter().enumerate().skip(from).find(|(_, slot)| open(slot));
         match next.map(|(index, slot)| (index, slot.number)) {
             Some((slot, number)) => self.ask(State::Profile { slot }, Attribute::IO_CONTROLLER_PROFILE, number.into()),
-            None => Step::Done(self.unit.take().map(same_controllers).ok_or(SurveyError::OutOfTime)),
+            None => self.done(),
         }
     }
 
@@ -282,7 +308,23 @@ impl Survey {
         self.unit.as_mut()?.slots.get_mut(slot)
     }
 
+    /// A redirection instead of an answer about a slot. ClassPortInfo redirects the class as a whole: the survey
+    /// starts over at the new place. `None` when there is none, or none that can be followed.
+    fn follow_from_slot(&mut self, result: &Result<Answer, QueryError>) -> Option<Step> {
+        let mad = result.as_ref().ok().filter(|mad| mad.status().is_redirect())?;
+        match self.follow(mad)? {
+            Step::Done(outcome) => {
+                tracing::debug!(to = %self.to, error = ?outcome.err(), "a redirection is not followed");
+                None
+            }
+            step => Some(step),
+        }
+    }
+
     fn profile(&mut self, slot: usize, result: Result<Answer, QueryError>) -> Step {
+        if let Some(step) = self.follow_from_slot(&result) {
+            return step;
+        }
         let attribute = Attribute::IO_CONTROLLER_PROFILE;
         let outcome =
             good(attribute, result).map(|mad| IoController::from_profile(&IoControllerProfile::from_data(&mad.data)));
@@ -313,6 +355,7 @@ impl Survey {
     }
 
     fn services(&mut self, slot: usize, first: u8, result: Result<Answer, QueryError>) -> Step {
+        let elsewhere = self.follow_from_slot(&result);
         let outcome = good(Attribute::SERVICE_ENTRIES, result);
         if let Some(Some(Ok(controller))) = self.slot_mut(slot).map(|slot| &mut slot.controller) {
             match outcome {
@@ -329,6 +372,9 @@ impl Survey {
                 }
                 Err(error) => controller.service_errors.push(error),
             }
+        }
+        if let Some(step) = elsewhere {
+            return step;
         }
         match first.checked_add(SERVICES_PER_MAD) {
             Some(next) => self.ask_services(slot, next),

@@ -6,7 +6,7 @@ use zerocopy::big_endian::{U16, U32};
 
 use super::*;
 use crate::mad::ClassPortInfo;
-use crate::model::{Agent, Controller, Fabric, Mischief};
+use crate::model::{Agent, Controller, Fabric, Mischief, RedirectAt};
 use crate::transport::{Event, Exchange, MadTransport, Patience, Query, SendError, Source, TransportError};
 
 const PATIENCE: Patience = Patience {
@@ -321,6 +321,56 @@ fn redirections_are_followed() {
 }
 
 #[test]
+fn a_redirection_in_the_middle_is_followed() {
+    for (attribute, renamed) in [
+        (Attribute::IO_UNIT_INFO, true),
+        (Attribute::IO_CONTROLLER_PROFILE, false),
+        (Attribute::SERVICE_ENTRIES, true),
+    ] {
+        let to = redirect_to(gid(2));
+        let away = Agent {
+            redirect_at: Some(RedirectAt { attribute, to, renamed }),
+            ..Agent::with([(1, Controller::srp(7)), (2, Controller::srp(9))])
+        };
+        let home = Agent::with([(1, Controller::srp(8))]);
+        let unit = survey(&mut exchange([(gid(1), away.clone()), (gid(2), home)]), gid(1)).unwrap();
+        assert_eq!((unit.gid, unit.redirects), (gid(2), 1), "{attribute}");
+        assert_eq!((ioc(&unit, 1).guid, ioc(&unit, 1).services.len()), (Guid(8), 1));
+
+        // Where it leads nowhere, what is known is kept.
+        let outcome = survey(&mut exchange([(gid(1), away)]), gid(1));
+        if attribute == Attribute::IO_UNIT_INFO {
+            assert!(matches!(outcome, Err(SurveyError::Query(_))));
+            continue;
+        }
+        let unit = outcome.unwrap();
+        assert_eq!(unit.gid, gid(1));
+        match &unit.slots[0].controller {
+            Some(Ok(ioc)) => assert_eq!(ioc.service_errors.len(), 1),
+            other => assert!(matches!(other, Some(Err(SlotError::Abandoned(_)))), "{attribute}"),
+        }
+        assert!(matches!(unit.slots[1].controller, Some(Err(SlotError::Abandoned(_)))));
+    }
+}
+
+#[test]
+fn a_redirection_uses_the_very_key_it_names() {
+    let pkeys = [(0, PKey(0x7fff)), (4, PKey(0xffff))];
+    let (mut survey, question) = Survey::start(Address::roce(gid(1), 0, 0), gid(1), &pkeys);
+    let mut to = redirect_to(gid(2));
+    to.redirect_pkey = U16::new(0xffff);
+    let away = Agent {
+        redirect: Some(to),
+        ..Agent::default()
+    };
+    let answer = exchange([(gid(1), away)]).ask(question).unwrap();
+    let Step::Ask(next) = survey.answer(answer) else {
+        panic!()
+    };
+    assert_eq!(next.to.pkey_index, 4);
+}
+
+#[test]
 fn bad_redirections_end() {
     let to = |n| Agent {
         redirect: Some(redirect_to(gid(n))),
@@ -429,7 +479,7 @@ proptest! {
             prop_assert!(asked < 255 * 70);
             let mut step = survey.answer(exchange.ask(query).unwrap());
             if let Step::FindPath { .. } = step {
-                step = survey.path(Ok(Address::infiniband(3, 0)));
+                step = survey.path(Ok((Address::infiniband(3, 0), gid(1))));
             }
             match step {
                 Step::FindPath { .. } => panic!("one way leads to another"),

@@ -210,23 +210,22 @@ impl Mad {
             .map_err(|_| MadError::Truncated(bytes.len()))
     }
 
-    /// Checks that this is the answer to `request`: version, class, method and attribute (IBA 13.4.6). The
-    /// transaction id is compared by the caller, since the kernel owns half of it.
+    /// Checks that this is the answer to `request`: version, class, method and attribute (IBA 13.4.6). A redirection
+    /// brings ClassPortInfo instead of what was asked for, under either's attribute id. The transaction id is compared
+    /// by the caller, since the kernel owns half of it.
     ///
     /// # Errors
     /// The first field that differs.
     pub fn check_answers(&self, request: &Self) -> Result<(), MadError> {
         let (got, asked) = (&self.header, &request.header);
+        let redirects = self.status().is_redirect() && got.attribute.get() == Attribute::CLASS_PORT_INFO.id;
+        let attribute = if redirects { got.attribute } else { asked.attribute };
         let fields = [
             ("base version", got.base_version.into(), asked.base_version.into()),
             ("management class", got.mgmt_class.into(), asked.mgmt_class.into()),
             ("class version", got.class_version.into(), asked.class_version.into()),
             ("method", got.method.into(), Method(asked.method).response().0.into()),
-            (
-                "attribute",
-                u64::from(got.attribute.get()),
-                u64::from(asked.attribute.get()),
-            ),
+            ("attribute", u64::from(got.attribute.get()), u64::from(attribute.get())),
         ];
         match fields.into_iter().find(|(_, got, expected)| got != expected) {
             Some((field, got, expected)) => Err(MadError::Unexpected { field, got, expected }),
@@ -288,6 +287,10 @@ mod tests {
         assert!(answer.check_answers(&request).is_err(), "a request is no answer");
         answer.header.method = Method::GET_RESP.0;
         assert_eq!(answer.check_answers(&request), Ok(()));
+        answer.header.attribute = U16::new(Attribute::CLASS_PORT_INFO.id);
+        assert!(answer.check_answers(&request).is_err(), "another attribute");
+        answer.header.status = U16::new(0x0002);
+        assert_eq!(answer.check_answers(&request), Ok(()), "a redirection");
         answer.header.mgmt_class = 3;
         let expected = MadError::Unexpected {
             field: "management class",

@@ -75,11 +75,21 @@ pub(crate) enum Mischief {
     CannotSend,
 }
 
+#[derive(Clone, Copy)]
+pub(crate) struct RedirectAt {
+    pub(crate) attribute: Attribute,
+    pub(crate) to: ClassPortInfo,
+    /// Whether the answer's attribute is ClassPortInfo.
+    pub(crate) renamed: bool,
+}
+
 #[derive(Clone, Default)]
 pub(crate) struct Agent {
     pub(crate) slots: HashMap<u8, Controller>,
     pub(crate) max_controllers: u8,
     pub(crate) redirect: Option<ClassPortInfo>,
+    /// Redirects only who asks for this attribute.
+    pub(crate) redirect_at: Option<RedirectAt>,
     pub(crate) class_port_info_status: u16,
     pub(crate) io_unit_info_status: u16,
     pub(crate) mischief: Mischief,
@@ -104,6 +114,14 @@ impl Agent {
         let modifier = request.header.modifier.get();
         let status;
         let mut put = |bytes: &[u8]| mad.data[..bytes.len()].copy_from_slice(bytes);
+        if let Some(redirect) = self.redirect_at.filter(|at| at.attribute == request.attribute()) {
+            put(redirect.to.as_bytes());
+            mad.header.status = U16::new(0x0002);
+            if redirect.renamed {
+                mad.header.attribute = U16::new(Attribute::CLASS_PORT_INFO.id);
+            }
+            return mad;
+        }
         match request.attribute() {
             Attribute::CLASS_PORT_INFO => {
                 let mut info = self.redirect.unwrap_or_default();

@@ -205,10 +205,7 @@ impl Port {
     /// of the same partition.
     #[must_use]
     pub fn pkey_index(&self, pkey: PKey) -> Option<u16> {
-        let same = self.pkeys.iter().find(|(_, key)| *key == pkey);
-        let partition = |(_, key): &&(u16, PKey)| key.partition() == pkey.partition();
-        same.or_else(|| self.pkeys.iter().find(partition))
-            .map(|(index, _)| *index)
+        pkey_index(&self.pkeys, pkey)
     }
 
     /// The index of the default partition, else of any.
@@ -220,6 +217,13 @@ impl Port {
             .find(|(_, key)| key.partition() == PKey::DEFAULT.partition());
         default.or(self.pkeys.first()).copied()
     }
+}
+
+/// The same in a table alone.
+pub(crate) fn pkey_index(table: &[(u16, PKey)], pkey: PKey) -> Option<u16> {
+    let same = table.iter().find(|(_, key)| *key == pkey);
+    let partition = |(_, key): &&(u16, PKey)| key.partition() == pkey.partition();
+    same.or_else(|| table.iter().find(partition)).map(|(index, _)| *index)
 }
 
 /// An IP address as the RoCE GID table shows it.

@@ -6,7 +6,7 @@ use super::*;
 use crate::listing::{LineOptions, ListingOptions, add_target_line, io_unit};
 use crate::mad::{Attribute, ClassPortInfo, MadStatus};
 use crate::model::subnet::{ModelPort, PREFIX, Subnet, Trouble};
-use crate::model::{Agent, Controller, Mischief};
+use crate::model::{Agent, Controller, Mischief, RedirectAt};
 use crate::neighbours::Neighbour;
 
 struct Nobody;
@@ -263,7 +263,11 @@ fn redirections() {
         scan(subnet)
     };
     let behind = Gid::new(PREFIX, Guid(0x11));
-    for report in [elsewhere(5, Some(behind)), elsewhere(0, Some(behind))] {
+    for report in [
+        elsewhere(5, Some(behind)),
+        elsewhere(0, Some(behind)),
+        elsewhere(5, None),
+    ] {
         assert_eq!(problems(&report), Vec::<String>::new());
         assert_eq!(report.targets[0].id_ext, "00000000000000bb");
         assert_eq!((report.units[0].unit.lid, report.units[0].unit.gid), (5, behind));
@@ -274,6 +278,24 @@ fn redirections() {
     let lost = elsewhere(0, Some(Gid::new(PREFIX, Guid(0x99))));
     assert_eq!(lines(&lost), [line(0xa2, "ffff")]);
     assert!(problems(&lost)[0].contains("knows no way"), "{:?}", problems(&lost));
+
+    // One that sends everybody back to itself is not asked for ever.
+    let mut turns = subnet();
+    turns.ports.get_mut(&4).unwrap().agent.as_mut().unwrap().redirect_at = Some(RedirectAt {
+        attribute: Attribute::IO_UNIT_INFO,
+        to: ClassPortInfo {
+            redirect_gid: Gid::new(PREFIX, Guid(0xa1)).0,
+            ..ClassPortInfo::default()
+        },
+        renamed: false,
+    });
+    let turns = scan(turns);
+    assert_eq!(lines(&turns), [line(0xa2, "ffff")]);
+    assert!(
+        problems(&turns)[0].contains("gave up after 4 redirections"),
+        "{:?}",
+        problems(&turns)
+    );
 }
 
 #[test]

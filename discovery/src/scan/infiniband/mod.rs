@@ -188,7 +188,7 @@ impl<T: MadTransport> Scan<'_, T> {
                 self.running.insert(ticket, Running::Agent(place, survey, since));
                 return;
             }
-            Step::FindPath { gid, pkey } => match self.way_to(gid, pkey) {
+            Step::FindPath { to, pkey } => match self.way_to(to, pkey) {
                 Some(query) => {
                     let ticket = self.exchange.submit(query);
                     self.running.insert(ticket, Running::Way(place, survey, since));

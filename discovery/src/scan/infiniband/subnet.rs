@@ -4,7 +4,7 @@ use srp_addressing::{Gid, Guid, PKey};
 
 use super::job::{Asked, EndPort, Job, Place, What};
 use super::{BUSY_PAUSE, BUSY_TRIES, MAX_SILENCE, Scan};
-use crate::device_management::Step;
+use crate::device_management::{Step, WayTo};
 use crate::mad::{
     Attribute, GSI_QKEY, GSI_QP, Mad, NodeRecord, PathComponents, PathRecord, PortInfoRecord,
     SA_MATCHES_CAPABILITY_MASK, SaMad, SaStatus, TableError,
@@ -115,24 +115,32 @@ impl<T: MadTransport> Scan<'_, T> {
         self.to_subnet.extend(paths.map(Job::new));
     }
 
-    /// The question for the way to a GID that an agent has named.
-    pub(super) fn way_to(&self, gid: Gid, pkey: Option<PKey>) -> Option<Query> {
-        let source = self.port.first_gid()?;
-        let ends = PathComponents::Gids {
-            source,
-            destination: gid,
+    /// The question for the way to where an agent has redirected.
+    pub(super) fn way_to(&self, to: WayTo, pkey: Option<PKey>) -> Option<Query> {
+        let ends = match to {
+            WayTo::Gid(destination) => PathComponents::Gids {
+                source: self.port.first_gid()?,
+                destination,
+            },
+            WayTo::Lid(destination) => PathComponents::Lids {
+                source: self.port.lid,
+                destination,
+            },
         };
         Some(self.to_subnet_administration(PathRecord::query(ends, pkey)))
     }
 
-    /// The way to where an agent has redirected.
+    /// The answer to that.
     pub(super) fn way_answered(&self, mut survey: Asked, result: Result<Answer, QueryError>) -> (Asked, Step) {
         let way = match result {
-            Ok(answer) if answer.status().is_good() => self.address(&SaMad::from_mad(&answer).record()),
-            Ok(_) => Err("a GID to which subnet administration knows no way"),
-            Err(_) => Err("a GID, and subnet administration does not answer for the way there"),
+            Ok(answer) if answer.status().is_good() => {
+                let path: PathRecord = SaMad::from_mad(&answer).record();
+                self.address(&path).map(|(to, _)| (to, Gid(path.dgid)))
+            }
+            Ok(_) => Err("subnet administration knows no way there"),
+            Err(_) => Err("subnet administration does not answer for the way there"),
         };
-        let step = survey.0.path(way.map(|(to, _)| to));
+        let step = survey.0.path(way);
         (survey, step)
     }
 
