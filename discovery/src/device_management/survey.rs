@@ -1,5 +1,7 @@
 //! One agent's survey: which question comes next.
 
+use std::time::Duration;
+
 use srp_addressing::{Gid, PKey, ServiceId};
 
 use super::{AgentInfo, IoController, IoUnit, Service, Slot, SlotError, SurveyError};
@@ -9,7 +11,7 @@ use crate::mad::{
 };
 use crate::ports::{is_ipv4_mapped, pkey_index};
 use crate::text::FabricText;
-use crate::transport::{Address, Answer, Query, QueryError};
+use crate::transport::{Address, Answer, Query, QueryError, busy_pause};
 
 /// How many redirections are followed.
 pub const MAX_REDIRECTS: u32 = 4;
@@ -21,6 +23,13 @@ pub const MAX_SILENCE: u32 = 2;
 pub enum Step {
     /// Ask this and hand the answer in.
     Ask(Box<Query>),
+    /// The same, but not at once: the agent is busy.
+    AskLater {
+        /// How much later.
+        pause: Duration,
+        /// What to ask then.
+        query: Box<Query>,
+    },
     /// On InfiniBand: ask subnet administration for the way there and hand it in with [`Survey::path`].
     FindPath {
         /// Where to.
@@ -55,6 +64,10 @@ pub struct Survey {
     /// The local P_Key table, for redirections into another partition.
     pkeys: Vec<(u16, PKey)>,
     state: State,
+    /// The attribute asked for last, and its modifier.
+    asked: (Attribute, u32),
+    /// How often it was too busy for that.
+    busy: u8,
     redirects: u32,
     silence: u32,
     /// A redirection, while the way there is looked for.
@@ -72,6 +85,8 @@ impl Survey {
             gid,
             pkeys: pkeys.to_vec(),
             state: State::ClassPortInfo,
+            asked: (Attribute::CLASS_PORT_INFO, 0),
+            busy: 0,
             redirects: 0,
             silence: 0,
             awaits: None,
@@ -87,6 +102,14 @@ impl Survey {
             Err(QueryError::Unanswered { .. }) => self.silence + 1,
             _ => 0,
         };
+        let busy = result.as_ref().is_ok_and(|mad| mad.status().is_busy());
+        if let Some(pause) = busy_pause(self.busy).filter(|_| busy) {
+            self.busy += 1;
+            let (attribute, modifier) = self.asked;
+            let query = Box::new(Query::get(self.to, attribute, modifier));
+            return Step::AskLater { pause, query };
+        }
+        self.busy = 0;
         let step = match self.state {
             State::ClassPortInfo => self.class_port_info(result),
             State::IoUnitInfo => self.io_unit_info(result),
@@ -153,6 +176,7 @@ impl Survey {
 
     fn ask(&mut self, state: State, attribute: Attribute, modifier: u32) -> Step {
         self.state = state;
+        self.asked = (attribute, modifier);
         Step::Ask(Box::new(Query::get(self.to, attribute, modifier)))
     }
 

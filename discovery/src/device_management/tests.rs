@@ -31,6 +31,11 @@ fn survey(exchange: &mut Exchange<Fabric>, of: Gid) -> Result<IoUnit, SurveyErro
     loop {
         match survey.answer(exchange.ask(query).unwrap()) {
             Step::Ask(next) => query = *next,
+            Step::AskLater { pause, query: next } => {
+                let until = exchange.now() + pause;
+                assert!(matches!(exchange.next(until).unwrap(), crate::transport::Next::Idle));
+                query = *next;
+            }
             Step::Done(result) => return result,
             step @ Step::FindPath { .. } => panic!("{step:?}"),
         }
@@ -171,6 +176,25 @@ fn nobody_there_and_an_agent_without_class_port_info() {
         ..Agent::with([(1, Controller::srp(7))])
     };
     assert_eq!(ioc(&survey_one(agent).unwrap(), 1).guid, Guid(7));
+}
+
+#[test]
+fn a_busy_agent_is_asked_again_but_not_for_ever() {
+    let busy = |times| Agent {
+        busy: times,
+        ..Agent::with([(1, Controller::srp(7))])
+    };
+    for times in [1, 5] {
+        let unit = survey_one(busy(times)).unwrap();
+        assert_eq!(ioc(&unit, 1).services.len(), 1, "{times}");
+    }
+    let mut exchange = exchange([(gid(1), busy(u32::MAX))]);
+    let before = exchange.now();
+    let error = survey(&mut exchange, gid(1)).unwrap_err();
+    assert!(error.to_string().contains("busy"), "{error}");
+    // ClassPortInfo, which is dispensable, and IOUnitInfo.
+    assert!(exchange.now() - before < Duration::from_secs(13));
+    assert_eq!(exchange.into_transport().sent.len(), 12);
 }
 
 #[test]
@@ -483,7 +507,7 @@ proptest! {
             }
             match step {
                 Step::FindPath { .. } => panic!("one way leads to another"),
-                Step::Ask(mut next) => {
+                Step::Ask(mut next) | Step::AskLater { query: mut next, .. } => {
                     next.to = Address::infiniband(3, 0);
                     query = *next;
                 }

@@ -96,6 +96,8 @@ pub(crate) struct Agent {
     /// From this many answers on it is silent.
     pub(crate) dies_after: Option<u32>,
     pub(crate) answers: u32,
+    /// So many times it is busy.
+    pub(crate) busy: u32,
 }
 
 impl Agent {
@@ -105,6 +107,18 @@ impl Agent {
             max_controllers: 16,
             ..Self::default()
         }
+    }
+
+    /// The next answer.
+    fn reply(&mut self, request: &Mad) -> Mad {
+        self.answers += 1;
+        let mut mad = self.answer(request);
+        if let Some(left) = self.busy.checked_sub(1) {
+            self.busy = left;
+            mad.header.status = U16::new(0x0001);
+            mad.data = [0; DATA_LEN];
+        }
+        mad
     }
 
     pub(crate) fn answer(&self, request: &Mad) -> Mad {
@@ -222,9 +236,8 @@ impl MadTransport for Fabric {
             self.most_under_way = self.most_under_way.max(self.events.len());
             return Ok(());
         };
-        agent.answers += 1;
+        let mut answer = agent.reply(request);
         let dead = agent.dies_after.is_some_and(|n| agent.answers > n);
-        let mut answer = agent.answer(request);
         // The kernel's half, which a question must not rely on.
         answer.header.tid = U64::new(request.header.tid.get() | 0xdead_0000_0000_0000);
         let mut from = Source {

@@ -385,8 +385,8 @@ impl Subnet {
     }
 
     fn ask_agent(&mut self, lid: u16, asked: &Mad) -> Option<(Instant, Vec<u8>)> {
-        let port = self.ports.get(&lid).filter(|port| !port.silent)?;
-        let answer = port.agent.as_ref()?.answer(asked);
+        let port = self.ports.get_mut(&lid).filter(|port| !port.silent)?;
+        let answer = port.agent.as_mut()?.reply(asked);
         Some((self.now + 2 * self.latency, answer.as_bytes().to_vec()))
     }
 }

@@ -207,6 +207,27 @@ fn a_broken_target_stops_nobody() {
 }
 
 #[test]
+fn a_busy_target_is_asked_again() {
+    let busy = |times, limit| {
+        let mut subnet = subnet();
+        subnet.ports.get_mut(&4).unwrap().agent.as_mut().unwrap().busy = times;
+        let options = ScanOptions {
+            at_once: 1,
+            destination_limit: limit,
+            ..ScanOptions::default()
+        };
+        scan_from(Subnet::local_port(), subnet, &options)
+    };
+    let report = busy(7, Duration::from_secs(60));
+    assert_eq!((lines(&report), problems(&report)), (both(), vec![]));
+    for (limit, why) in [(60, "busy, request discarded"), (3, "took longer")] {
+        let report = busy(u32::MAX, Duration::from_secs(limit));
+        assert_eq!(lines(&report), [line(0xa2, "ffff")]);
+        assert!(problems(&report)[0].contains(why), "{:?}", problems(&report));
+    }
+}
+
+#[test]
 fn partitions() {
     let mut port = Subnet::local_port();
     port.pkeys = vec![(0, PKey(0x7fff)), (3, PKey(0x8001)), (4, PKey(0x8002))];

@@ -1,14 +1,14 @@
 //! The surveys of one port, side by side.
 
 use std::collections::{HashMap, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::candidates::Candidate;
 use super::{Cause, FoundUnit, Node, ScanOptions, ScanReport, Severity};
 use crate::device_management::{IoUnit, Step, Survey, SurveyError};
 use crate::ports::{LinkLayer, Port};
 use crate::targets::{SeenThrough, targets_of};
-use crate::transport::{Exchange, MadTransport, Ticket, TransportError};
+use crate::transport::{Exchange, MadTransport, Next, Query, Ticket, TransportError};
 
 struct Running {
     index: usize,
@@ -60,8 +60,14 @@ fn survey_all<T: MadTransport>(
 ) -> Result<(), TransportError> {
     let mut waiting: VecDeque<(usize, &Candidate)> = candidates.iter().enumerate().collect();
     let mut running: HashMap<Ticket, Running> = HashMap::new();
+    // Surveys of agents that are busy, and what they are asked when.
+    let mut paused: Vec<(Instant, Query, Running)> = Vec::new();
     loop {
-        while running.len() < options.at_once.max(1) {
+        let now = exchange.now();
+        for (_, query, run) in paused.extract_if(.., |(until, ..)| *until <= now) {
+            running.insert(exchange.submit(query), run);
+        }
+        while running.len() + paused.len() < options.at_once.max(1) {
             let Some((index, candidate)) = waiting.pop_front() else {
                 break;
             };
@@ -69,8 +75,12 @@ fn survey_all<T: MadTransport>(
             let started = exchange.now();
             running.insert(exchange.submit(first), Running { index, survey, started });
         }
-        let Some((ticket, result)) = exchange.wait()? else {
+        if running.is_empty() && paused.is_empty() {
             return Ok(());
+        }
+        let until = paused.iter().map(|(until, ..)| *until).min();
+        let Next::Ended((ticket, result)) = exchange.next(until.unwrap_or(now + Duration::from_secs(3600)))? else {
+            continue;
         };
         let Some(mut run) = running.remove(&ticket) else {
             continue;
@@ -79,6 +89,14 @@ fn survey_all<T: MadTransport>(
             Step::Done(outcome) => outcome,
             // RoCE has no subnet administration to ask; a survey over a GRH does not want it either.
             Step::FindPath { .. } => Err(SurveyError::OutOfTime),
+            Step::AskLater { pause, query } => {
+                let until = exchange.now() + pause;
+                if until - run.started < options.destination_limit {
+                    paused.push((until, *query, run));
+                    continue;
+                }
+                run.survey.out_of_time()
+            }
             Step::Ask(_) if exchange.now() - run.started >= options.destination_limit => run.survey.out_of_time(),
             Step::Ask(query) => {
                 running.insert(exchange.submit(*query), run);

@@ -215,6 +215,34 @@ fn silence_is_an_error_only_for_those_named() {
 }
 
 #[test]
+fn a_busy_agent_is_asked_again() {
+    let mut busy = agents();
+    busy[1].1.busy = 7;
+    let ports = [port("rxe0", "eth9", OWN, &["10.9.0.1"])];
+    let run = |busy: &[(Gid, Agent)], limit| {
+        let mut known = Known {
+            now: both(),
+            ..Known::default()
+        };
+        let options = ScanOptions {
+            destination_limit: Duration::from_secs(limit),
+            ..options(&[])
+        };
+        let open = |_: &Port| Ok(Fabric::new(busy.to_vec()));
+        discover_with(&ports, &mut known, open, &options, &mut |_| {}).unwrap()
+    };
+    let report = run(&busy, 60);
+    assert_eq!(lines(&report), [line(1, "10.9.0.1"), line(2, "10.9.0.2")]);
+    assert!(report.problems.is_empty(), "{:?}", report.problems);
+    busy[1].1.busy = u32::MAX;
+    for limit in [3, 60] {
+        let report = run(&busy, limit);
+        assert_eq!(lines(&report), [line(1, "10.9.0.1")]);
+        assert_eq!(report.problems.len(), 1, "{:?}", report.problems);
+    }
+}
+
+#[test]
 fn two_ports_and_addresses_of_this_host() {
     let ports = [
         port("rxe0", "eth9", OWN, &["10.9.0.1"]),

@@ -140,6 +140,16 @@ impl Default for Patience {
     }
 }
 
+/// How often a question is put again to somebody who is busy.
+const BUSY_TRIES: u8 = 5;
+/// After the first time; doubled after each.
+const BUSY_PAUSE: Duration = Duration::from_millis(200);
+
+/// When to put a question again that somebody was too busy for, and `before` that so many times; `None`: not again.
+pub(crate) fn busy_pause(before: u8) -> Option<Duration> {
+    (before < BUSY_TRIES).then(|| BUSY_PAUSE * (1 << before))
+}
+
 /// What a transport has to tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {

@@ -8,7 +8,7 @@ use crate::device_management::{Step, Survey};
 use crate::mad::{Attribute, Mad, Method, NodeRecord, PathComponents, PathRecord, PortInfoRecord, SA_DATA_LEN, SaMad};
 use crate::ports::Port;
 use crate::scan::Node;
-use crate::transport::{Answer, QueryError};
+use crate::transport::{Answer, Query, QueryError};
 
 /// A question to subnet administration.
 #[derive(Clone, Debug)]
@@ -122,6 +122,16 @@ impl Asked {
         let step = self.0.answer(result);
         (self, step)
     }
+}
+
+/// A survey of an agent that is busy.
+pub(super) struct Paused {
+    pub(super) until: Instant,
+    pub(super) place: Place,
+    pub(super) survey: Asked,
+    pub(super) since: Instant,
+    /// What is asked then.
+    pub(super) query: Query,
 }
 
 /// Who waits for an answer.

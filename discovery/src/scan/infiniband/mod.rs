@@ -18,13 +18,9 @@ use crate::mad::Mad;
 use crate::ports::{LinkLayer, Port};
 use crate::targets::SeenThrough;
 use crate::transport::{Address, Exchange, MadTransport, Next, Source, Ticket, TransportError};
-use job::{EndPort, Job, Place, Running};
+use job::{EndPort, Job, Paused, Place, Running};
 pub use subnet::SubnetError;
 
-/// How often a question is put again to a subnet administration that is busy.
-const BUSY_TRIES: u8 = 5;
-/// After the first time; doubled after each.
-const BUSY_PAUSE: Duration = Duration::from_millis(200);
 /// After so many questions without an answer, one after another, subnet administration is taken for gone.
 const MAX_SILENCE: u32 = 8;
 
@@ -61,7 +57,9 @@ pub(crate) fn scan_port<T: MadTransport>(
         to_subnet: VecDeque::new(),
         to_agents: VecDeque::new(),
         later: Vec::new(),
+        paused: Vec::new(),
         running: HashMap::new(),
+        subnet_running: 0,
         agents_running: 0,
         silence: 0,
         asked: 0,
@@ -83,7 +81,11 @@ struct Scan<'a, T> {
     to_agents: VecDeque<(Place, Address, Gid)>,
     /// Jobs that a busy subnet administration has put off.
     later: Vec<(Instant, Job)>,
+    /// Surveys of agents that are busy.
+    paused: Vec<Paused>,
     running: HashMap<Ticket, Running>,
+    /// How many questions subnet administration works on.
+    subnet_running: usize,
     /// How many surveys have started and not ended.
     agents_running: usize,
     silence: u32,
@@ -113,18 +115,22 @@ impl<T: MadTransport> Scan<'_, T> {
     fn work(&mut self, audience: &mut Audience<'_, T>) -> Result<(), TransportError> {
         loop {
             self.start();
-            if self.running.is_empty() && self.later.is_empty() {
+            if self.running.is_empty() && self.later.is_empty() && self.paused.is_empty() {
                 return Ok(());
             }
             let now = self.exchange.now();
-            let until = self.later.iter().map(|(at, _)| *at).min();
+            let later = self.later.iter().map(|(at, _)| *at);
+            let until = later.chain(self.paused.iter().map(|paused| paused.until)).min();
             match self.exchange.next(until.unwrap_or(now + Duration::from_secs(3600)))? {
                 Next::Idle => {}
                 Next::Report { from, mad } => (audience.reports)(self.exchange, from, &mad),
                 Next::Ended((ticket, result)) => {
                     self.asked += 1;
                     match self.running.remove(&ticket) {
-                        Some(Running::Subnet(job)) => self.subnet_answered(job, result),
+                        Some(Running::Subnet(job)) => {
+                            self.subnet_running -= 1;
+                            self.subnet_answered(job, result);
+                        }
                         Some(Running::Agent(place, survey, since)) => {
                             let step = survey.answered(result);
                             self.step(place, step, since);
@@ -142,7 +148,8 @@ impl<T: MadTransport> Scan<'_, T> {
     }
 
     fn progress(&self) -> Progress {
-        let left = self.exchange.open() + self.to_subnet.len() + self.to_agents.len() + self.later.len();
+        let put_off = self.later.len() + self.paused.len();
+        let left = self.exchange.open() + self.to_subnet.len() + self.to_agents.len() + put_off;
         Progress {
             port: self.port.name.clone(),
             asked: self.asked,
@@ -157,11 +164,16 @@ impl<T: MadTransport> Scan<'_, T> {
         let (due, later) = self.later.drain(..).partition::<Vec<_>, _>(|(at, _)| *at <= now);
         self.later = later;
         self.to_subnet.extend(due.into_iter().map(|(_, job)| job));
-        // Each survey that has started has one question under way.
-        while self.running.len() - self.agents_running < self.options.subnet_at_once.max(1) {
+        for paused in self.paused.extract_if(.., |paused| paused.until <= now) {
+            let ticket = self.exchange.submit(paused.query);
+            self.running
+                .insert(ticket, Running::Agent(paused.place, paused.survey, paused.since));
+        }
+        while self.subnet_running < self.options.subnet_at_once.max(1) {
             let Some(job) = self.to_subnet.pop_front() else { break };
             let query = self.to_subnet_administration(job.question(self.port, &self.end_ports));
             let ticket = self.exchange.submit(query);
+            self.subnet_running += 1;
             self.running.insert(ticket, Running::Subnet(job));
         }
         while self.agents_running < self.options.at_once.max(1) {
@@ -179,10 +191,22 @@ impl<T: MadTransport> Scan<'_, T> {
 
     /// Goes on with a survey.
     fn step(&mut self, place: Place, (mut survey, step): (job::Asked, Step), since: Instant) {
-        let late = self.exchange.now() - since >= self.options.destination_limit;
+        let now = self.exchange.now();
+        let late = |pause| now + pause - since >= self.options.destination_limit;
         let outcome = match step {
             Step::Done(outcome) => outcome,
-            _ if late => survey.0.out_of_time(),
+            Step::AskLater { pause, query } if !late(pause) => {
+                let (until, query) = (now + pause, *query);
+                return self.paused.push(Paused {
+                    until,
+                    place,
+                    survey,
+                    since,
+                    query,
+                });
+            }
+            Step::AskLater { .. } => survey.0.out_of_time(),
+            _ if late(Duration::ZERO) => survey.0.out_of_time(),
             Step::Ask(query) => {
                 let ticket = self.exchange.submit(*query);
                 self.running.insert(ticket, Running::Agent(place, survey, since));

@@ -3,14 +3,14 @@
 use srp_addressing::{Gid, Guid, PKey};
 
 use super::job::{Asked, EndPort, Job, Place, What};
-use super::{BUSY_PAUSE, BUSY_TRIES, MAX_SILENCE, Scan};
+use super::{MAX_SILENCE, Scan};
 use crate::device_management::{Step, WayTo};
 use crate::mad::{
     Attribute, GSI_QKEY, GSI_QP, Mad, NodeRecord, PathComponents, PathRecord, PortInfoRecord,
     SA_MATCHES_CAPABILITY_MASK, SaMad, SaStatus, TableError,
 };
 use crate::scan::{Node, Severity};
-use crate::transport::{Address, Answer, Grh, MadTransport, Query, QueryError};
+use crate::transport::{Address, Answer, Grh, MadTransport, Query, QueryError, busy_pause};
 
 /// Why subnet administration is of no help.
 #[derive(Debug, thiserror::Error)]
@@ -171,8 +171,9 @@ impl<T: MadTransport> Scan<'_, T> {
             _ => 0,
         };
         let status = result.as_ref().map(|answer| SaStatus::of(answer.status()));
-        if status.is_ok_and(SaStatus::is_busy) && job.tries < BUSY_TRIES {
-            let pause = BUSY_PAUSE * (1 << job.tries);
+        if status.is_ok_and(SaStatus::is_busy)
+            && let Some(pause) = busy_pause(job.tries)
+        {
             job.tries += 1;
             self.later.push((self.exchange.now() + pause, job));
             return;
