@@ -1,5 +1,6 @@
 //! `ublk-srp discover`.
 
+use std::collections::HashSet;
 use std::io::IsTerminal;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::path::{Path, PathBuf};
@@ -167,17 +168,8 @@ impl Discover {
 
     fn print_lines(&self, report: &ScanReport, rules: &Rules, output: &mut Output) {
         // ib_srp may be meant, for which some targets need to be told its limit.
-        let max_imm_data = kernel_peer::max_immediate_data();
-        for target in &report.targets {
-            let Verdict::Allow(rule_options) = rules.verdict(target) else {
-                continue;
-            };
-            let options = LineOptions {
-                rule_options,
-                max_imm_data,
-                ..LineOptions::default()
-            };
-            match add_target_line(target, &options) {
+        for line in lines(report, rules, kernel_peer::max_immediate_data()) {
+            match line {
                 Ok(line) => output.text(&format!("{}\n", printable(&line))),
                 Err(error) => output.failure_text(&line_failure(&error)),
             }
@@ -195,6 +187,30 @@ impl Discover {
             .map(|found| io_unit(&found.unit, found.rdma_cm.as_ref(), options))
             .collect()
     }
+}
+
+/// Each line once: two ports of this host in one fabric see the same targets, and the second line of two could not be
+/// attached.
+fn lines(report: &ScanReport, rules: &Rules, max_imm_data: Option<u32>) -> Vec<Result<String, LineError>> {
+    let mut seen = HashSet::new();
+    let line = |target| {
+        let Verdict::Allow(rule_options) = rules.verdict(target) else {
+            return None;
+        };
+        let options = LineOptions {
+            rule_options,
+            max_imm_data,
+            ..LineOptions::default()
+        };
+        Some(add_target_line(target, &options))
+    };
+    let mut new = |line: &Result<_, _>| line.as_ref().map_or(true, |line: &String| seen.insert(line.clone()));
+    report
+        .targets
+        .iter()
+        .filter_map(line)
+        .filter(|line| new(line))
+        .collect()
 }
 
 /// What JSON shows.
@@ -341,7 +357,7 @@ fn kind(cause: &Cause) -> ErrorKind {
         | Cause::Transport(_)
         | Cause::Neighbours(_)
         | Cause::LinkLayer
-        | Cause::Subnet(SubnetError::NoManager | SubnetError::NotAGid) => ErrorKind::Host,
+        | Cause::Subnet(SubnetError::NoManager | SubnetError::NoPKey | SubnetError::NotAGid) => ErrorKind::Host,
         _ => ErrorKind::Target,
     }
 }
@@ -350,7 +366,9 @@ fn kind(cause: &Cause) -> ErrorKind {
 mod tests {
     use super::*;
     use srp_discovery::model::subnet::Subnet;
+    use srp_discovery::neighbours::{Neighbour, Neighbours, NeighboursError};
     use srp_discovery::ports::PortName;
+    use srp_discovery::scan::discover_with;
     use srp_discovery::targets::RdmaCmSource;
 
     fn port(device: &str, number: u32, umad: &str) -> Port {
@@ -385,6 +403,28 @@ mod tests {
             error.contains("umad1 belongs to port mlx5_0/2, not to mlx5_0:1"),
             "{error}"
         );
+    }
+
+    struct Nobody;
+
+    impl Neighbours for Nobody {
+        fn list(&mut self) -> Result<Vec<Neighbour>, NeighboursError> {
+            Ok(vec![])
+        }
+
+        fn look_for(&mut self, _: &[(std::net::IpAddr, Option<String>)]) {}
+    }
+
+    #[test]
+    fn a_line_is_printed_once() {
+        let ports = [port("mlx5_0", 1, "umad0"), port("mlx5_0", 2, "umad1")];
+        let open = |_: &Port| Ok(Subnet::sized(8, 2, true));
+        let report = discover_with(&ports, &mut Nobody, open, &ScanOptions::default(), &mut |_| {}).unwrap();
+        assert_eq!(report.targets.len(), 4);
+        let lines = lines(&report, &Rules::default(), None);
+        let lines: Vec<_> = lines.into_iter().map(Result::unwrap).collect();
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert_ne!(lines[0], lines[1]);
     }
 
     #[test]

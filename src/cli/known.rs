@@ -1,5 +1,6 @@
 //! `ublk-srp discover --known`.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use serde_json::Value;
@@ -15,12 +16,7 @@ use crate::rpc::protocol::{KnownTarget, KnownTargets, WatchedPort, method};
 pub(super) fn run(socket: &Path, lines: bool, output: &mut Output) -> Result<(), Failure> {
     let known: KnownTargets = client::call(socket, method::TARGETS, &())?;
     if lines {
-        for line in known
-            .ports
-            .iter()
-            .flat_map(|port| &port.targets)
-            .filter_map(|t| t.line.as_ref())
-        {
+        for line in self::lines(&known) {
             output.text(&format!("{}\n", printable(line)));
         }
     } else {
@@ -35,6 +31,14 @@ pub(super) fn run(socket: &Path, lines: bool, output: &mut Output) -> Result<(),
         output.note("no SRP target is known");
     }
     Ok(())
+}
+
+/// Each once: two ports in one fabric know the same targets.
+fn lines(known: &KnownTargets) -> Vec<&str> {
+    let mut seen = HashSet::new();
+    let targets = known.ports.iter().flat_map(|port| &port.targets);
+    let lines = targets.filter_map(|target| target.line.as_deref());
+    lines.filter(|line| seen.insert(*line)).collect()
 }
 
 fn listing(known: &KnownTargets) -> String {
@@ -155,6 +159,29 @@ mod tests {
              mlx5_0/2 (ACTIVE): not scanned yet, again every 60 s and when events tell; targets are not attached by \
              themselves\n"
         );
+    }
+
+    #[test]
+    fn each_line_once() {
+        let port = |name: &str, lines: [&str; 2]| WatchedPort {
+            port: name.to_owned(),
+            state: "ACTIVE".to_owned(),
+            scanned_seconds: Some(1),
+            targets: lines.map(with_line).into(),
+        };
+        let known = KnownTargets {
+            period: 60,
+            attaches: false,
+            ports: vec![port("mlx5_0/1", ["a", "b"]), port("mlx5_0/2", ["b", "c"])],
+        };
+        assert_eq!(lines(&known), ["a", "b", "c"]);
+    }
+
+    fn with_line(line: &str) -> KnownTarget {
+        KnownTarget {
+            line: Some(line.to_owned()),
+            ..target("1", 0, None)
+        }
     }
 
     #[test]

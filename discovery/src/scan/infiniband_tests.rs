@@ -332,6 +332,18 @@ fn a_port_without_a_manager() {
 }
 
 #[test]
+fn a_port_without_a_partition() {
+    let mut port = Subnet::local_port();
+    port.pkeys.clear();
+    let report = scan_from(port, subnet(), &ScanOptions::default());
+    let [problem] = &report.problems[..] else {
+        panic!("{:?}", problems(&report))
+    };
+    assert_eq!(problem.severity, Severity::Error);
+    assert!(problem.to_string().contains("P_Key table is empty"), "{problem}");
+}
+
+#[test]
 fn many_ports_many_targets() {
     for matches_mask in [true, false] {
         let mut told = 0;

@@ -50,6 +50,10 @@ pub(crate) fn scan_port<T: MadTransport>(
         report.problem(Severity::Error, Some(port), None, SubnetError::NoManager);
         return Ok(());
     }
+    if port.pkeys.is_empty() {
+        report.problem(Severity::Error, Some(port), None, SubnetError::NoPKey);
+        return Ok(());
+    }
     let mut scan = Scan {
         port,
         options,

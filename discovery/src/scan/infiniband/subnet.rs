@@ -22,6 +22,12 @@ pub enum SubnetError {
          opensm, or look at `sminfo` and `ibstat`"
     )]
     NoManager,
+    /// Nothing to ask for paths with.
+    #[error(
+        "the port's P_Key table is empty, so that it can reach nobody: the subnet manager's partition configuration \
+         must put it into one"
+    )]
+    NoPKey,
     /// It does not answer, or cannot be asked.
     #[error("subnet administration: {0}")]
     Query(#[from] QueryError),
