@@ -188,9 +188,15 @@ fn id_ext(name: &FabricText) -> Option<Result<String, NotHex>> {
     })
 }
 
-/// Whether a service has a name that can be used as an SRP target.
+/// Whether a service claims to be an SRP target, usable or not.
 #[must_use]
 pub fn is_srp_service(name: &FabricText) -> bool {
+    id_ext(name).is_some()
+}
+
+/// Whether it can be used as one.
+#[must_use]
+pub fn is_usable(name: &FabricText) -> bool {
     matches!(id_ext(name), Some(Ok(_)))
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::device_management::{IoController, IoUnit};
 use crate::mad::SlotState;
-use crate::targets::{RdmaCm, is_srp_service};
+use crate::targets::{RdmaCm, is_srp_service, is_usable};
 
 /// What the listing contains besides the targets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,20 +68,15 @@ fn write_controller(
     )?;
     writeln!(out, "        ID:        {}", controller.id)?;
     writeln!(out, "        service entries: {}", controller.service_entries)?;
-    let services = || {
-        controller
-            .services
-            .iter()
-            .filter(|service| is_srp_service(&service.name))
-    };
-    for service in services() {
+    let services = &controller.services;
+    for service in services.iter().filter(|service| is_srp_service(&service.name)) {
         writeln!(
             out,
             "            service[{:3}]: {} / {}",
             service.index, service.id, service.name
         )?;
     }
-    if let Some(rdma_cm) = rdma_cm.filter(|_| services().next().is_some()) {
+    if let Some(rdma_cm) = rdma_cm.filter(|_| services.iter().any(|service| is_usable(&service.name))) {
         writeln!(
             out,
             "        RDMA/CM:   {rdma_cm} (port as given, targets do not announce it)"

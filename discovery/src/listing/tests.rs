@@ -132,6 +132,7 @@ fn listing_as_ibsrpdm_prints_it() {
         Maximum size of Send Messages in bytes: 8276
         ID:        evil\x1b[2J
         service entries: 3
+            service[  1]: 0000000000000006 / SRP.T10:../\x0a
             service[  2]: 0000000000000007 / SRP.T10:AB
 
 ";
