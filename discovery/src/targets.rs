@@ -126,7 +126,7 @@ pub enum TargetWarning {
     /// Not a class of SRP.
     #[error(
         "controller {ioc_guid} in slot {slot} has I/O class {io_class:04x}, which is none of SRP's \
-         (0100, ff00): initiators will refuse it"
+         (0100, ff00) and which no initiator takes: left out"
     )]
     UnknownIoClass {
         /// The controller.
@@ -145,12 +145,16 @@ pub fn targets_of(unit: &IoUnit, seen: &SeenThrough) -> (Vec<Target>, Vec<Target
     let mut warnings = Vec::new();
     for slot in unit.slots.iter().filter(|slot| slot.same_as.is_none()) {
         let Some(Ok(ioc)) = &slot.controller else { continue };
+        let known_class = IoClass::from_code(ioc.io_class).is_some();
         let mut found = false;
         for service in &ioc.services {
             match id_ext(&service.name) {
                 None => {}
                 Some(Ok(id_ext)) => {
                     found = true;
+                    if !known_class {
+                        continue;
+                    }
                     let target = target(unit, slot.number, ioc, service.id, &service.name, id_ext, seen);
                     if !targets.contains(&target) {
                         targets.push(target);
@@ -164,7 +168,7 @@ pub fn targets_of(unit: &IoUnit, seen: &SeenThrough) -> (Vec<Target>, Vec<Target
                 }),
             }
         }
-        if found && IoClass::from_code(ioc.io_class).is_none() {
+        if found && !known_class {
             warnings.push(TargetWarning::UnknownIoClass {
                 ioc_guid: ioc.guid,
                 slot: slot.number,

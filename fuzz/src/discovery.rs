@@ -164,10 +164,7 @@ pub(crate) fn scan(input: &[u8]) {
     for target in &report.targets {
         if let Ok(line) = add_target_line(target, &LineOptions::default()) {
             plain(&line);
-            assert!(
-                line.parse::<srp_addressing::TargetOptions>().is_ok() || target.io_class != 0x0100,
-                "{line}"
-            );
+            assert!(line.parse::<srp_addressing::TargetOptions>().is_ok(), "{line}");
         }
     }
     report.problems.iter().for_each(|problem| drop(problem.to_string()));
