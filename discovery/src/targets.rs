@@ -179,6 +179,23 @@ pub fn targets_of(unit: &IoUnit, seen: &SeenThrough) -> (Vec<Target>, Vec<Target
     (targets, warnings)
 }
 
+/// One target for each usable service, repeated or not.
+pub(crate) fn every_target(unit: &IoUnit, seen: &SeenThrough) -> Vec<Target> {
+    let mut targets = Vec::new();
+    for slot in &unit.slots {
+        let Some(Ok(ioc)) = &slot.controller else { continue };
+        if IoClass::from_code(ioc.io_class).is_none() {
+            continue;
+        }
+        for service in &ioc.services {
+            if let Some(Ok(id_ext)) = id_ext(&service.name) {
+                targets.push(target(unit, slot.number, ioc, service.id, &service.name, id_ext, seen));
+            }
+        }
+    }
+    targets
+}
+
 struct NotHex;
 
 /// The identifier extension of an SRP service; `None` for services of other protocols.

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use srp_discovery::listing::{LineOptions, ListingOptions, add_target_line, io_unit};
 use srp_discovery::ports::{self, LinkLayer, Port, PortState, Roots};
-use srp_discovery::scan::{PortSelector, ScanOptions, ScanReport, Severity, discover};
+use srp_discovery::scan::{FoundUnit, PortSelector, ScanOptions, ScanReport, Severity, discover};
 use srp_discovery::transport::Patience;
 
 use super::exit::Exit;
@@ -128,8 +128,8 @@ fn show(report: &ScanReport, options: &Options) -> Exit {
             max_imm_data: kernel_peer::max_immediate_data(),
             ..LineOptions::default()
         };
-        for target in &report.targets {
-            match add_target_line(target, &line) {
+        for target in report.units.iter().flat_map(FoundUnit::every_target) {
+            match add_target_line(&target, &line) {
                 Ok(line) => out += &format!("{}\n", printable(&line)),
                 Err(error) => {
                     complain(&error.to_string());

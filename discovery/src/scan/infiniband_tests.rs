@@ -228,6 +228,18 @@ fn a_busy_target_is_asked_again() {
 }
 
 #[test]
+fn ibsrpdm_counts_every_slot() {
+    let mut twice = subnet();
+    let slots = &mut twice.ports.get_mut(&4).unwrap().agent.as_mut().unwrap().slots;
+    slots.insert(2, Controller::srp(0xa1));
+    let report = scan(twice);
+    assert_eq!(lines(&report), both());
+    let every = report.units.iter().flat_map(FoundUnit::every_target);
+    let every: Vec<_> = every.map(|target| (target.slot, target.ioc_guid.0)).collect();
+    assert_eq!(every, [(1, 0xa1), (2, 0xa1), (1, 0xa2)]);
+}
+
+#[test]
 fn partitions() {
     let mut port = Subnet::local_port();
     port.pkeys = vec![(0, PKey(0x7fff)), (3, PKey(0x8001)), (4, PKey(0x8002))];

@@ -21,7 +21,7 @@ pub use infiniband::SubnetError;
 use crate::device_management::{IoUnit, SlotError, SurveyError, display};
 use crate::neighbours::{HostNeighbours, Neighbours, NeighboursError};
 use crate::ports::{self, LinkLayer, Port, PortName, PortsError, Roots};
-use crate::targets::{RdmaCm, Target, TargetWarning};
+use crate::targets::{RdmaCm, SeenThrough, Target, TargetWarning, every_target};
 use crate::transport::{MadTransport, Patience, TransportError};
 use crate::umad::{OpenError, Umad};
 
@@ -90,6 +90,8 @@ pub struct ScanReport {
 pub struct FoundUnit {
     /// Through which port.
     pub port: PortName,
+    /// What is below that port.
+    pub link_layer: LinkLayer,
     /// Who was asked, as the caller named it.
     pub destination: String,
     /// In which partition.
@@ -102,6 +104,21 @@ pub struct FoundUnit {
     /// The unit.
     #[serde(flatten)]
     pub unit: IoUnit,
+}
+
+impl FoundUnit {
+    /// The targets in it as `ibsrpdm` counts them: one for each service, also of a controller that another slot has
+    /// shown already.
+    #[must_use]
+    pub fn every_target(&self) -> Vec<Target> {
+        let seen = SeenThrough {
+            port: self.port.clone(),
+            link_layer: self.link_layer,
+            pkey: self.pkey,
+            rdma_cm: self.rdma_cm.clone(),
+        };
+        every_target(&self.unit, &seen)
+    }
 }
 
 /// What subnet administration says of the node behind a port (NodeInfo, IBA 14.2.5.3).

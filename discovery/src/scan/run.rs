@@ -150,6 +150,7 @@ pub(super) fn add_unit(
     }
     report.units.push(FoundUnit {
         port: port.name.clone(),
+        link_layer: seen.link_layer,
         destination: destination.to_owned(),
         pkey: seen.pkey,
         node,
