@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use srp_addressing::{Gid, Guid, PKey};
-use srp_discovery::listing::{LineOptions, ListingOptions, add_target_line, io_unit};
+use srp_discovery::listing::{LineOptions, ListingOptions, Logins, add_target_line, io_unit};
 use srp_discovery::mad::{
     ClassPortInfo, IoControllerProfile, IoUnitInfo, MAD_LEN, Mad, NodeRecord, Notice, PathRecord, PortInfoRecord,
     SaMad, SaStatus, ServiceEntries, Table,
@@ -159,7 +159,7 @@ pub(crate) fn scan(input: &[u8]) {
         )
     };
     for found in &report.units {
-        plain(&io_unit(&found.unit, None, ListingOptions::default()));
+        plain(&io_unit(&found.unit, Logins::of(found), ListingOptions::default()));
     }
     for target in &report.targets {
         if let Ok(line) = add_target_line(target, &LineOptions::default()) {

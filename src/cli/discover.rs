@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde::{Serialize, Serializer};
 use srp_addressing::{Guid, IoClass, PortId};
-use srp_discovery::listing::{LineError, LineOptions, ListingOptions, add_target_line, io_unit};
+use srp_discovery::listing::{LineError, LineOptions, ListingOptions, Logins, add_target_line, io_unit};
 use srp_discovery::ports::{self, Port, Roots};
 use srp_discovery::rules::{Rules, RulesError, Verdict};
 use srp_discovery::scan::{
@@ -184,7 +184,7 @@ impl Discover {
         report
             .units
             .iter()
-            .map(|found| io_unit(&found.unit, found.rdma_cm.as_ref(), options))
+            .map(|found| io_unit(&found.unit, Logins::of(found), options))
             .collect()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use srp_discovery::listing::{LineOptions, ListingOptions, add_target_line, io_unit};
+use srp_discovery::listing::{LineOptions, ListingOptions, Logins, add_target_line, io_unit};
 use srp_discovery::ports::{self, LinkLayer, Port, PortState, Roots};
 use srp_discovery::scan::{FoundUnit, PortSelector, ScanOptions, ScanReport, Severity, discover};
 use srp_discovery::transport::Patience;
@@ -143,7 +143,7 @@ fn show(report: &ScanReport, options: &Options) -> Exit {
             ..ListingOptions::default()
         };
         for found in &report.units {
-            out += &io_unit(&found.unit, None, listing);
+            out += &io_unit(&found.unit, Logins::ByService, listing);
         }
     }
     if std::io::Write::write_all(&mut std::io::stdout().lock(), out.as_bytes()).is_err() {

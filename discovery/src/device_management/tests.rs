@@ -514,7 +514,7 @@ proptest! {
                 Step::Done(result) => {
                     if let Ok(unit) = result {
                         serde_json::to_string(&unit).unwrap();
-                        let _ = crate::listing::io_unit(&unit, None, Default::default());
+                        let _ = crate::listing::io_unit(&unit, Default::default(), Default::default());
                     }
                     break;
                 }

@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use crate::device_management::{IoController, IoUnit};
 use crate::mad::SlotState;
+use crate::ports::LinkLayer;
+use crate::scan::FoundUnit;
 use crate::targets::{RdmaCm, is_srp_service, is_usable};
 
 /// What the listing contains besides the targets.
@@ -15,17 +17,41 @@ pub struct ListingOptions {
     pub repeated: bool,
 }
 
-/// The listing of one I/O unit. Where the caller gave the port of RDMA/CM logins, a line below the services shows
-/// it as given; `ibsrpdm` knows no such line, nor a unit that has it.
+/// How the targets of a unit take logins, as far as the listing tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Logins<'a> {
+    /// As the services say; `ibsrpdm` knows no other.
+    #[default]
+    ByService,
+    /// By RDMA/CM, where the caller says.
+    RdmaCm(&'a RdmaCm),
+    /// By RDMA/CM, and nobody has said where.
+    RdmaCmUnknown,
+}
+
+impl<'a> Logins<'a> {
+    /// Those of a unit that was found.
+    #[must_use]
+    pub fn of(found: &'a FoundUnit) -> Self {
+        match (&found.rdma_cm, found.link_layer) {
+            (Some(rdma_cm), _) => Self::RdmaCm(rdma_cm),
+            (None, LinkLayer::Ethernet) => Self::RdmaCmUnknown,
+            (None, _) => Self::ByService,
+        }
+    }
+}
+
+/// The listing of one I/O unit. For RDMA/CM logins a line below the services shows where they go, or what to add;
+/// `ibsrpdm` knows no such line, nor a unit that has it.
 #[must_use]
-pub fn io_unit(unit: &IoUnit, rdma_cm: Option<&RdmaCm>, options: ListingOptions) -> String {
+pub fn io_unit(unit: &IoUnit, logins: Logins<'_>, options: ListingOptions) -> String {
     let mut out = String::new();
     // Writing to a String cannot fail.
-    let _ = write_unit(&mut out, unit, rdma_cm, options);
+    let _ = write_unit(&mut out, unit, logins, options);
     out
 }
 
-fn write_unit(out: &mut String, unit: &IoUnit, rdma_cm: Option<&RdmaCm>, options: ListingOptions) -> std::fmt::Result {
+fn write_unit(out: &mut String, unit: &IoUnit, logins: Logins<'_>, options: ListingOptions) -> std::fmt::Result {
     writeln!(out, "IO Unit Info:")?;
     writeln!(out, "    port LID:        {:04x}", unit.lid)?;
     writeln!(out, "    port GID:        {}", unit.gid.to_hex())?;
@@ -43,18 +69,13 @@ fn write_unit(out: &mut String, unit: &IoUnit, rdma_cm: Option<&RdmaCm>, options
     {
         writeln!(out)?;
         if let Some(Ok(controller)) = &slot.controller {
-            write_controller(out, slot.number, controller, rdma_cm)?;
+            write_controller(out, slot.number, controller, logins)?;
         }
     }
     writeln!(out)
 }
 
-fn write_controller(
-    out: &mut String,
-    slot: u8,
-    controller: &IoController,
-    rdma_cm: Option<&RdmaCm>,
-) -> std::fmt::Result {
+fn write_controller(out: &mut String, slot: u8, controller: &IoController, logins: Logins<'_>) -> std::fmt::Result {
     writeln!(out, "    controller[{slot:3}]")?;
     writeln!(out, "        GUID:      {}", controller.guid)?;
     writeln!(out, "        vendor ID: {:06x}", controller.vendor_id)?;
@@ -76,11 +97,21 @@ fn write_controller(
             service.index, service.id, service.name
         )?;
     }
-    if let Some(rdma_cm) = rdma_cm.filter(|_| services.iter().any(|service| is_usable(&service.name))) {
-        writeln!(
-            out,
-            "        RDMA/CM:   {rdma_cm} (port as given, targets do not announce it)"
-        )?;
+    match logins {
+        _ if !services.iter().any(|service| is_usable(&service.name)) => {}
+        Logins::ByService => {}
+        Logins::RdmaCm(rdma_cm) => {
+            writeln!(
+                out,
+                "        RDMA/CM:   {rdma_cm} (port as given, targets do not announce it)"
+            )?;
+        }
+        Logins::RdmaCmUnknown => {
+            writeln!(
+                out,
+                "        RDMA/CM:   port not known, targets do not announce it: add --rdma-cm-port N"
+            )?;
+        }
     }
     Ok(())
 }

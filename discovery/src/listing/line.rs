@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::SocketAddr;
 
+use srp_addressing::Guid;
+
 use crate::ports::LinkLayer;
 use crate::targets::{RdmaCm, Target};
 
@@ -29,13 +31,15 @@ pub struct LineOptions {
 pub enum LineError {
     /// RoCE without a port number.
     #[error(
-        "target {id_ext} at {gid} cannot be printed as a login line: over RoCE a login needs the target's \
+        "target {id_ext} of controller {ioc_guid} at {gid} cannot be printed as a login line: over RoCE a login needs the target's \
          RDMA/CM port, which is not announced (give it with --rdma-cm-port; LIO has it in \
          /sys/kernel/config/target/srpt/discovery_auth/rdma_cm_port)"
     )]
     NoRdmaCmPort {
         /// The target.
         id_ext: String,
+        /// Its controller.
+        ioc_guid: Guid,
         /// Where it is.
         gid: String,
     },
@@ -72,6 +76,7 @@ pub fn add_target_line(target: &Target, options: &LineOptions) -> Result<String,
         (None, LinkLayer::Ethernet) => {
             return Err(LineError::NoRdmaCmPort {
                 id_ext: target.id_ext.clone(),
+                ioc_guid: target.ioc_guid,
                 gid: target.gid.to_string(),
             });
         }

@@ -5,7 +5,7 @@
 mod human;
 mod line;
 
-pub use human::{ListingOptions, io_unit};
+pub use human::{ListingOptions, Logins, io_unit};
 pub use line::{LINE_LIMIT, LineError, LineOptions, add_target_line};
 
 #[cfg(test)]

@@ -136,12 +136,14 @@ fn listing_as_ibsrpdm_prints_it() {
             service[  2]: 0000000000000007 / SRP.T10:AB
 
 ";
-    assert_eq!(io_unit(&unit(), None, ListingOptions::default()), expected);
+    assert_eq!(io_unit(&unit(), Logins::ByService, ListingOptions::default()), expected);
     let all = ListingOptions {
         repeated: true,
         ..ListingOptions::default()
     };
-    assert!(io_unit(&unit(), None, all).contains("    controller[  2]\n        GUID:      0002c903000e8acd\n"));
+    assert!(
+        io_unit(&unit(), Logins::ByService, all).contains("    controller[  2]\n        GUID:      0002c903000e8acd\n")
+    );
 }
 
 #[test]
@@ -149,7 +151,7 @@ fn listing_with_slots_and_rdma_cm() {
     let cm = rdma_cm("10.9.0.1:5555", None);
     let text = io_unit(
         &unit(),
-        Some(&cm),
+        Logins::RdmaCm(&cm),
         ListingOptions {
             slots: true,
             repeated: false,
@@ -169,6 +171,9 @@ fn listing_with_slots_and_rdma_cm() {
     assert!(text.contains(slots), "{text}");
     let note = "        RDMA/CM:   10.9.0.1:5555 (port as given, targets do not announce it)\n";
     assert_eq!(text.matches(note).count(), 2);
+    let text = io_unit(&unit(), Logins::RdmaCmUnknown, ListingOptions::default());
+    assert_eq!(text.matches("        RDMA/CM:   port not known, ").count(), 2, "{text}");
+    assert_eq!(text.matches("add --rdma-cm-port N\n").count(), 2, "{text}");
 }
 
 #[test]

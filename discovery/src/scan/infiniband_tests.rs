@@ -3,7 +3,7 @@ use std::time::Duration;
 use srp_addressing::{Gid, Guid, PKey};
 
 use super::*;
-use crate::listing::{LineOptions, ListingOptions, add_target_line, io_unit};
+use crate::listing::{LineOptions, ListingOptions, Logins, add_target_line, io_unit};
 use crate::mad::{Attribute, ClassPortInfo, MadStatus};
 use crate::model::subnet::{ModelPort, PREFIX, Subnet, Trouble};
 use crate::model::{Agent, Controller, Mischief, RedirectAt};
@@ -67,7 +67,11 @@ fn by_capability_mask_and_by_nodes() {
     let masked = scan(subnet());
     assert_eq!((lines(&masked), problems(&masked)), (both(), vec![]));
     assert_eq!(masked.targets[0].lid, 4);
-    let text = io_unit(&masked.units[0].unit, None, ListingOptions::default());
+    let text = io_unit(
+        &masked.units[0].unit,
+        Logins::of(&masked.units[0]),
+        ListingOptions::default(),
+    );
     assert!(
         text.contains("port LID:        0004\n    port GID:        fe8000000000000000000000000000a1\n"),
         "{text}"

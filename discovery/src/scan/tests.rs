@@ -3,7 +3,7 @@ use std::net::IpAddr;
 use srp_addressing::{Gid, PKey};
 
 use super::*;
-use crate::listing::{LineOptions, add_target_line};
+use crate::listing::{LineOptions, ListingOptions, Logins, add_target_line, io_unit};
 use crate::model::{Agent, Controller, Fabric, Mischief};
 use crate::neighbours::Neighbour;
 use crate::ports::{GidEntry, GidType, PortState, gid_of, link_local_of_mac};
@@ -120,6 +120,30 @@ fn the_host_itself_and_its_neighbours() {
         ..options(&[])
     };
     assert!(scan(&mut known, &neither).units.is_empty());
+}
+
+#[test]
+fn without_a_port_the_listing_says_what_to_add() {
+    let mut known = Known {
+        now: both(),
+        ..Known::default()
+    };
+    let mut told = |rdma_cm_port| {
+        let options = ScanOptions {
+            rdma_cm_port,
+            ..options(&[])
+        };
+        let report = scan(&mut known, &options);
+        let found = &report.units[0];
+        assert_eq!(found.link_layer, LinkLayer::Ethernet);
+        io_unit(&found.unit, Logins::of(found), ListingOptions::default())
+    };
+    assert!(told(None).contains("add --rdma-cm-port"), "{}", told(None));
+    let given = told(NonZeroU16::new(5555));
+    assert!(
+        given.contains("10.9.0.1:5555") && !given.contains("--rdma-cm-port"),
+        "{given}"
+    );
 }
 
 #[test]
