@@ -44,14 +44,17 @@ struct Names {
     names: Vec<Name>,
 }
 
+/// What is shown for an IP address that is not known.
+const IPOIB_ADDRESS: &str = "IPOIB_ADDRESS";
+
 #[derive(Debug, PartialEq, Eq, Serialize)]
 struct Name {
     /// The target's software, and how its own port is named there.
     target: &'static str,
     /// What connects.
     login: &'static str,
-    /// What belongs into the access list.
-    name: String,
+    /// What belongs into the access list, if this program knows it.
+    name: Option<String>,
     /// The line to type on the target.
     line: String,
 }
@@ -101,16 +104,16 @@ fn names(port: &Port, target: Option<&TargetOptions>) -> Option<Names> {
         names.extend(
             sources(port, target)
                 .into_iter()
-                .flat_map(|source| [lio_by_guid(&source), scst(&source)]),
+                .flat_map(|source| [lio_by_guid(source.as_deref()), scst(source.as_deref())]),
         );
     } else {
         names.push(Name {
             login: "InfiniBand",
-            ..lio_by_guid(&format!("{guid:#}"))
+            ..lio_by_guid(Some(&format!("{guid:#}")))
         });
         names.push(Name {
             login: "InfiniBand",
-            ..scst(&gid.to_string())
+            ..scst(Some(&gid.to_string()))
         });
     }
     Some(Names {
@@ -130,38 +133,44 @@ fn lio_by_gid(id: PortId, login: &'static str) -> Name {
     Name {
         target: "LIO, target named by its GID (0x... or, in targetcli, ib....)",
         login,
-        name: format!("0x{digits}"),
+        name: Some(format!("0x{digits}")),
         line: format!("targetcli /srpt/ib.TARGET_GID/acls create ib.{digits}"),
     }
 }
 
 /// LIO, where the target's port is named by its GUID (four groups; made in configfs by hand).
-fn lio_by_guid(name: &str) -> Name {
+fn lio_by_guid(name: Option<&str>) -> Name {
+    let typed = name.unwrap_or(IPOIB_ADDRESS);
     Name {
         target: "LIO, target named by its GUID (xxxx:xxxx:xxxx:xxxx)",
         login: "RDMA/CM",
-        name: name.to_owned(),
-        line: format!("mkdir /sys/kernel/config/target/srpt/TARGET_GUID/TARGET_GUID/acls/{name}"),
+        name: name.map(str::to_owned),
+        line: format!("mkdir /sys/kernel/config/target/srpt/TARGET_GUID/TARGET_GUID/acls/{typed}"),
     }
 }
 
-fn scst(name: &str) -> Name {
+fn scst(name: Option<&str>) -> Name {
+    let typed = name.unwrap_or(IPOIB_ADDRESS);
     Name {
         target: "SCST (older releases take the initiator port id instead)",
         login: "RDMA/CM",
-        name: name.to_owned(),
-        line: format!("scstadmin -add_init {name} -driver ib_srpt -target TARGET -group GROUP"),
+        name: name.map(str::to_owned),
+        line: format!("scstadmin -add_init {typed} -driver ib_srpt -target TARGET -group GROUP"),
     }
 }
 
-/// The addresses that a target may see a login come from.
-fn sources(port: &Port, target: Option<&TargetOptions>) -> Vec<String> {
+/// The addresses that a target may see a login come from; `None` for one that is not known here.
+fn sources(port: &Port, target: Option<&TargetOptions>) -> Vec<Option<String>> {
     let (dest, src) = match target.map(|target| &target.transport) {
         Some(Transport::RdmaCm { dest, src }) => (Some(dest.host.ip), src.as_ref().map(|src| src.host.ip)),
         _ => (None, None),
     };
     if let Some(src) = src {
-        return vec![written(src)];
+        return vec![Some(written(src))];
+    }
+    if port.link_layer == LinkLayer::InfiniBand {
+        // Its GIDs are no IP addresses: those belong to a network interface above it.
+        return vec![None];
     }
     let addresses = port.gids.iter().filter_map(|entry| match address(entry.gid) {
         IpAddr::V6(v6) if v6.is_unicast_link_local() => None,
@@ -180,7 +189,7 @@ fn sources(port: &Port, target: Option<&TargetOptions>) -> Vec<String> {
     }
     sources.sort();
     sources.dedup();
-    sources.into_iter().map(written).collect()
+    sources.into_iter().map(written).map(Some).collect()
 }
 
 fn address(gid: Gid) -> IpAddr {
@@ -204,8 +213,14 @@ fn text(names: &Names) -> String {
     let _ = writeln!(out, "    initiator port id: {}", names.initiator_port);
     for name in &names.names {
         let _ = writeln!(out, "    {}, login by {}:", name.target, name.login);
-        let _ = writeln!(out, "        {}", name.name);
+        let _ = writeln!(out, "        {}", name.name.as_deref().unwrap_or(IPOIB_ADDRESS));
         let _ = writeln!(out, "        # {}", name.line);
+    }
+    if names.names.iter().any(|name| name.name.is_none()) {
+        let _ = writeln!(
+            out,
+            "    {IPOIB_ADDRESS}: the address of this host that `ip route get` shows as src for the target's address"
+        );
     }
     let _ = writeln!(out);
     printable_lines(&out)
@@ -259,7 +274,10 @@ mod tests {
 
     fn all(port: &Port, target: Option<&str>) -> Vec<String> {
         let target = target.map(|line| line.parse().unwrap());
-        names(port, target.as_ref()).map_or_else(Vec::new, |names| names.names.into_iter().map(|n| n.name).collect())
+        names(port, target.as_ref()).map_or_else(Vec::new, |names| {
+            let name = |n: Name| n.name.unwrap_or_else(|| "unknown".into());
+            names.names.into_iter().map(name).collect()
+        })
     }
 
     #[test]
@@ -278,6 +296,26 @@ mod tests {
                 .ends_with("create ib.00000000000000000002c903000e8acd")
         );
         assert!(text(&names).contains("        # mkdir /sys/kernel/config/target/srpt/TARGET_GUID/"));
+    }
+
+    #[test]
+    fn addresses_above_infiniband_are_not_its_gids() {
+        let id = "0x00000000000000000002c903000e8acd";
+        let line = "id_ext=1,ioc_guid=2,dest=10.9.0.1:5555";
+        assert_eq!(all(&infiniband(), Some(line)), [id, "unknown", "unknown"]);
+        let names = names(&infiniband(), Some(&line.parse().unwrap())).unwrap();
+        assert_eq!(
+            serde_json::to_value(&names).unwrap()["names"][1]["name"],
+            serde_json::Value::Null
+        );
+        let text = text(&names);
+        assert!(
+            !text.contains("acls/fe80") && text.contains("acls/IPOIB_ADDRESS"),
+            "{text}"
+        );
+        assert!(text.contains("`ip route get`"), "{text}");
+        let bound = all(&infiniband(), Some(&format!("{line},src=10.9.0.2")));
+        assert_eq!(bound, [id, "10.9.0.2", "10.9.0.2"]);
     }
 
     #[test]
