@@ -75,6 +75,21 @@ pub(crate) enum Mischief {
     CannotSend,
 }
 
+/// What comes of a question to an agent.
+struct Reply {
+    bytes: Vec<u8>,
+    /// How often they arrive.
+    copies: u32,
+    /// How much later than an answer does.
+    after: Duration,
+    /// Whether they come from somebody else.
+    elsewhere: bool,
+    /// Whether the transport tells in the end that nobody has answered.
+    unanswered: bool,
+    /// Whether nonsense arrives from now on without end.
+    flood: bool,
+}
+
 #[derive(Clone, Copy)]
 pub(crate) struct RedirectAt {
     pub(crate) attribute: Attribute,
@@ -109,16 +124,47 @@ impl Agent {
         }
     }
 
-    /// The next answer.
-    fn reply(&mut self, request: &Mad) -> Mad {
+    /// What comes of the next question.
+    fn reply(&mut self, request: &Mad, patience: Patience) -> io::Result<Reply> {
         self.answers += 1;
-        let mut mad = self.answer(request);
+        let dead = self.dies_after.is_some_and(|n| self.answers > n);
+        let mut answer = self.answer(request);
         if let Some(left) = self.busy.checked_sub(1) {
             self.busy = left;
-            mad.header.status = U16::new(0x0001);
-            mad.data = [0; DATA_LEN];
+            answer.header.status = U16::new(0x0001);
+            answer.data = [0; DATA_LEN];
         }
-        mad
+        // The kernel's half, which a question must not rely on.
+        answer.header.tid = U64::new(request.header.tid.get() | 0xdead_0000_0000_0000);
+        let mut reply = Reply {
+            bytes: Vec::new(),
+            copies: 1,
+            after: Duration::ZERO,
+            elsewhere: false,
+            unanswered: true,
+            flood: false,
+        };
+        let mut len = MAD_LEN;
+        match self.mischief {
+            _ if dead => reply.copies = 0,
+            Mischief::None => reply.unanswered = false,
+            Mischief::Silent => reply.copies = 0,
+            Mischief::Lossy(lost) if lost > patience.retries => reply.copies = 0,
+            Mischief::Lossy(lost) => (reply.after, reply.unanswered) = (patience.timeout * lost, false),
+            Mischief::WrongTid => {
+                answer.header.tid = U64::new(request.header.tid.get().wrapping_add(0x1000_0000) & 0xffff_ffff);
+            }
+            Mischief::WrongClass => answer.header.mgmt_class = 0x03,
+            Mischief::WrongAttribute => answer.header.attribute = U16::new(0x7777),
+            Mischief::Truncated(to) => len = to,
+            Mischief::Duplicates => (reply.copies, reply.unanswered) = (3, false),
+            Mischief::OtherSource => reply.elsewhere = true,
+            Mischief::Late(by) => (reply.after, reply.unanswered) = (by, false),
+            Mischief::Flood => (reply.flood, reply.copies) = (true, 0),
+            Mischief::CannotSend => return Err(io::ErrorKind::HostUnreachable.into()),
+        }
+        reply.bytes = answer.as_bytes()[..len].to_vec();
+        Ok(reply)
     }
 
     pub(crate) fn answer(&self, request: &Mad) -> Mad {
@@ -236,52 +282,23 @@ impl MadTransport for Fabric {
             self.most_under_way = self.most_under_way.max(self.events.len());
             return Ok(());
         };
-        let mut answer = agent.reply(request);
-        let dead = agent.dies_after.is_some_and(|n| agent.answers > n);
-        // The kernel's half, which a question must not rely on.
-        answer.header.tid = U64::new(request.header.tid.get() | 0xdead_0000_0000_0000);
-        let mut from = Source {
+        let reply = agent.reply(request, patience).map_err(|cause| SendError {
+            to: to.to_string(),
+            cause,
+            remedy: "ping it",
+        })?;
+        let from = Source {
             lid: 0,
             qpn: 1,
-            gid: Some(gid),
+            gid: Some(if reply.elsewhere { Gid([9; 16]) } else { gid }),
         };
-        let mut at = self.now + Duration::from_micros(20);
-        let mut copies = 1;
-        let mut len = MAD_LEN;
-        match agent.mischief {
-            _ if dead => copies = 0,
-            Mischief::None => {}
-            Mischief::Silent => copies = 0,
-            Mischief::Lossy(lost) if lost > patience.retries => copies = 0,
-            Mischief::Lossy(lost) => at += patience.timeout * lost,
-            Mischief::WrongTid => {
-                answer.header.tid = U64::new(request.header.tid.get().wrapping_add(0x1000_0000) & 0xffff_ffff);
-            }
-            Mischief::WrongClass => answer.header.mgmt_class = 0x03,
-            Mischief::WrongAttribute => answer.header.attribute = U16::new(0x7777),
-            Mischief::Truncated(to) => len = to,
-            Mischief::Duplicates => copies = 3,
-            Mischief::OtherSource => from.gid = Some(Gid([9; 16])),
-            Mischief::Late(by) => at += by,
-            Mischief::Flood => (self.flood, copies) = (true, 0),
-            Mischief::CannotSend => {
-                let cause = io::Error::from(io::ErrorKind::HostUnreachable);
-                return Err(SendError {
-                    to: to.to_string(),
-                    cause,
-                    remedy: "ping it",
-                });
-            }
-        }
-        let arrives = matches!(
-            agent.mischief,
-            Mischief::None | Mischief::Duplicates | Mischief::Lossy(_) | Mischief::Late(_)
-        );
-        for _ in 0..copies {
-            let bytes = answer.as_bytes()[..len].to_vec();
+        let at = self.now + Duration::from_micros(20) + reply.after;
+        for _ in 0..reply.copies {
+            let bytes = reply.bytes.clone();
             self.events.push_back((at, Event::Mad { from, bytes }));
         }
-        if copies == 0 || !arrives {
+        self.flood |= reply.flood;
+        if reply.unanswered {
             self.events.push_back(unanswered);
         }
         self.most_under_way = self.most_under_way.max(self.events.len());

@@ -20,6 +20,8 @@ use crate::transport::*;
 pub(crate) const SM_LID: u16 = 1;
 /// The LID of the port that looks.
 pub(crate) const OWN_LID: u16 = 2;
+/// The LID of no port.
+const NOBODY: u16 = 0xbeef;
 /// The prefix of all GIDs.
 pub(crate) const PREFIX: u64 = 0xfe80_0000_0000_0000;
 
@@ -119,6 +121,8 @@ pub struct Subnet {
     now: Instant,
     started: Instant,
     due: BinaryHeap<Reverse<Due>>,
+    /// Whether nonsense arrives without end.
+    flood: bool,
     sent: u64,
     answered: u32,
     most_under_way: usize,
@@ -142,6 +146,7 @@ impl Subnet {
             now,
             started: now,
             due: BinaryHeap::new(),
+            flood: false,
             sent: 0,
             answered: 0,
             most_under_way: 0,
@@ -384,10 +389,34 @@ impl Subnet {
         Some((at, self.subnet_answer(asked, attribute)))
     }
 
-    fn ask_agent(&mut self, lid: u16, asked: &Mad) -> Option<(Instant, Vec<u8>)> {
-        let port = self.ports.get_mut(&lid).filter(|port| !port.silent)?;
-        let answer = port.agent.as_mut()?.reply(asked);
-        Some((self.now + 2 * self.latency, answer.as_bytes().to_vec()))
+    /// Puts a question to the agent at a LID.
+    fn ask_agent(&mut self, to: &Address, asked: &Mad, patience: Patience) -> Result<(), SendError> {
+        let unanswered = Event::Unanswered { tid: asked.tid_low() };
+        let end = self.now + patience.total();
+        let port = self.ports.get_mut(&to.lid).filter(|port| !port.silent);
+        let Some(agent) = port.and_then(|port| port.agent.as_mut()) else {
+            self.arrives(end, unanswered);
+            return Ok(());
+        };
+        let reply = agent.reply(asked, patience).map_err(|cause| SendError {
+            to: to.to_string(),
+            cause,
+            remedy: "",
+        })?;
+        let from = Source {
+            lid: if reply.elsewhere { NOBODY } else { to.lid },
+            qpn: 1,
+            gid: None,
+        };
+        for _ in 0..reply.copies {
+            let bytes = reply.bytes.clone();
+            self.arrives(self.now + 2 * self.latency + reply.after, Event::Mad { from, bytes });
+        }
+        self.flood |= reply.flood;
+        if reply.unanswered {
+            self.arrives(end, unanswered);
+        }
+        Ok(())
     }
 }
 
@@ -409,7 +438,7 @@ impl MadTransport for Subnet {
             class::SUBNET_ADMINISTRATION if to.lid == SM_LID => {
                 self.ask_administration(&SaMad::from_mad(request), attribute)
             }
-            class::DEVICE_MANAGEMENT => self.ask_agent(to.lid, request),
+            class::DEVICE_MANAGEMENT => return self.ask_agent(to, request, patience),
             _ => None,
         };
         match answer {
@@ -436,6 +465,19 @@ impl MadTransport for Subnet {
 
     fn receive(&mut self, until: Instant) -> Result<Event, TransportError> {
         match self.due.peek() {
+            // Between whatever else arrives.
+            first if self.flood && first.is_none_or(|Reverse(due)| due.at > self.now) => {
+                self.now += Duration::from_millis(1);
+                let from = Source {
+                    lid: NOBODY,
+                    qpn: 1,
+                    gid: None,
+                };
+                Ok(Event::Mad {
+                    from,
+                    bytes: vec![0xaa; MAD_LEN],
+                })
+            }
             Some(Reverse(due)) if due.at <= until => {
                 self.now = self.now.max(due.at);
                 let due = self.due.pop().map(|Reverse(due)| due.event);

@@ -389,20 +389,44 @@ fn many_ports_many_targets() {
 
 #[test]
 fn agents_that_misbehave_cost_only_themselves() {
-    // The exchange below is the same as over RoCE; here it is the combination with many others that counts.
+    let later = |seconds| Mischief::Late(Duration::from_secs(seconds));
+    let bad = [
+        Mischief::Silent,
+        Mischief::WrongTid,
+        Mischief::WrongClass,
+        Mischief::WrongAttribute,
+        Mischief::Truncated(15),
+        Mischief::Truncated(100),
+        Mischief::OtherSource,
+        Mischief::Lossy(4),
+        Mischief::CannotSend,
+        Mischief::Flood,
+        later(60),
+    ];
+    let good = [Mischief::None, Mischief::Duplicates, Mischief::Lossy(2), later(1)];
     let mut subnet = Subnet::sized(200, 100, true);
-    for (n, port) in subnet.ports.values_mut().filter(|p| p.agent.is_some()).enumerate() {
-        port.silent = n % 3 == 0;
-        if n % 3 == 1 {
-            port.agent.as_mut().unwrap().mischief = Mischief::None;
+    let mut kinds = bad
+        .iter()
+        .map(|kind| (kind, false))
+        .chain(good.iter().map(|kind| (kind, true)))
+        .cycle();
+    let mut expected = Vec::new();
+    let mut blamed = Vec::new();
+    for (lid, port) in &mut subnet.ports {
+        let Some(agent) = &mut port.agent else { continue };
+        let (kind, is_good) = kinds.next().unwrap();
+        agent.mischief = *kind;
+        match is_good {
+            true => expected.push(line(port.guid, "ffff")),
+            false => blamed.push(format!("LID 0x{lid:04x}")),
         }
     }
-    let options = ScanOptions {
-        destination_limit: Duration::from_secs(30),
-        ..ScanOptions::default()
-    };
-    let report = scan_from(Subnet::local_port(), subnet, &options);
-    assert_eq!((report.targets.len(), report.problems.len()), (66, 34));
+    let report = scan(subnet);
+    assert_eq!(lines(&report), expected);
+    let mut problems: Vec<_> = report.problems.iter().map(|p| p.destination.clone().unwrap()).collect();
+    problems.sort();
+    assert_eq!(problems, blamed);
+    assert!(report.problems.iter().all(|p| p.severity == Severity::Warning));
 }
 
 /// Datagrams sent and time passed in a scan that finds everything.
