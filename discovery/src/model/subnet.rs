@@ -126,6 +126,9 @@ pub struct Subnet {
     sent: u64,
     answered: u32,
     most_under_way: usize,
+    administration_under_way: usize,
+    /// How many questions subnet administration had at once at most.
+    pub(crate) most_to_administration: usize,
     pub(crate) asked: BTreeMap<(u8, u16), u64>,
     /// How many reports were acknowledged.
     pub(crate) acknowledged: u64,
@@ -150,6 +153,8 @@ impl Subnet {
             sent: 0,
             answered: 0,
             most_under_way: 0,
+            administration_under_way: 0,
+            most_to_administration: 0,
             asked: BTreeMap::new(),
             acknowledged: 0,
         }
@@ -448,6 +453,8 @@ impl MadTransport for Subnet {
                     qpn: 1,
                     gid: None,
                 };
+                self.administration_under_way += 1;
+                self.most_to_administration = self.most_to_administration.max(self.administration_under_way);
                 self.arrives(at, Event::Mad { from, bytes });
             }
             None => {
@@ -481,6 +488,11 @@ impl MadTransport for Subnet {
             Some(Reverse(due)) if due.at <= until => {
                 self.now = self.now.max(due.at);
                 let due = self.due.pop().map(|Reverse(due)| due.event);
+                if let Some(Event::Mad { from, .. }) = &due
+                    && from.lid == SM_LID
+                {
+                    self.administration_under_way = self.administration_under_way.saturating_sub(1);
+                }
                 Ok(due.unwrap_or(Event::Idle))
             }
             _ => {

@@ -429,6 +429,31 @@ fn agents_that_misbehave_cost_only_themselves() {
     assert!(report.problems.iter().all(|p| p.severity == Severity::Warning));
 }
 
+#[test]
+fn ways_are_asked_for_as_few_at_once_as_anything() {
+    let mut subnet = Subnet::sized(100, 100, true);
+    for port in subnet.ports.values_mut() {
+        port.agent.as_mut().unwrap().redirect = Some(ClassPortInfo {
+            redirect_gid: Gid::new(PREFIX, Guid(port.guid)).0,
+            ..ClassPortInfo::default()
+        });
+    }
+    let options = ScanOptions {
+        subnet_at_once: 2,
+        ..ScanOptions::default()
+    };
+    let mut exchange = infiniband::exchange(subnet, &options);
+    let mut report = ScanReport::default();
+    let mut audience = infiniband::Audience {
+        progress: &mut |_| {},
+        reports: &mut |_, _, _| {},
+    };
+    let port = Subnet::local_port();
+    infiniband::scan_port(&port, &mut exchange, &options, &mut report, &mut audience).unwrap();
+    assert_eq!((report.targets.len(), report.problems.len()), (100, 0));
+    assert_eq!(exchange.into_transport().most_to_administration, 2);
+}
+
 /// Datagrams sent and time passed in a scan that finds everything.
 fn cost(ports: u16, targets: u16, matches_mask: bool, options: &ScanOptions) -> (u64, Duration) {
     let mut exchange = infiniband::exchange(Subnet::sized(ports, targets, matches_mask), options);

@@ -17,7 +17,7 @@ use crate::device_management::{IoUnit, Step, Survey, SurveyError};
 use crate::mad::Mad;
 use crate::ports::{LinkLayer, Port};
 use crate::targets::SeenThrough;
-use crate::transport::{Address, Exchange, MadTransport, Next, Source, Ticket, TransportError};
+use crate::transport::{Address, Exchange, MadTransport, Next, Query, Source, Ticket, TransportError};
 use job::{EndPort, Job, Paused, Place, Running};
 pub use subnet::SubnetError;
 
@@ -62,6 +62,7 @@ pub(crate) fn scan_port<T: MadTransport>(
         to_agents: VecDeque::new(),
         later: Vec::new(),
         paused: Vec::new(),
+        ways: VecDeque::new(),
         running: HashMap::new(),
         subnet_running: 0,
         agents_running: 0,
@@ -87,6 +88,8 @@ struct Scan<'a, T> {
     later: Vec<(Instant, Job)>,
     /// Surveys of agents that are busy.
     paused: Vec<Paused>,
+    /// Questions for the way to where an agent has redirected.
+    ways: VecDeque<(Query, Running)>,
     running: HashMap<Ticket, Running>,
     /// How many questions subnet administration works on.
     subnet_running: usize,
@@ -140,6 +143,7 @@ impl<T: MadTransport> Scan<'_, T> {
                             self.step(place, step, since);
                         }
                         Some(Running::Way(place, survey, since)) => {
+                            self.subnet_running -= 1;
                             let step = self.way_answered(survey, result);
                             self.step(place, step, since);
                         }
@@ -152,7 +156,7 @@ impl<T: MadTransport> Scan<'_, T> {
     }
 
     fn progress(&self) -> Progress {
-        let put_off = self.later.len() + self.paused.len();
+        let put_off = self.later.len() + self.paused.len() + self.ways.len();
         let left = self.exchange.open() + self.to_subnet.len() + self.to_agents.len() + put_off;
         Progress {
             port: self.port.name.clone(),
@@ -174,11 +178,17 @@ impl<T: MadTransport> Scan<'_, T> {
                 .insert(ticket, Running::Agent(paused.place, paused.survey, paused.since));
         }
         while self.subnet_running < self.options.subnet_at_once.max(1) {
-            let Some(job) = self.to_subnet.pop_front() else { break };
-            let query = self.to_subnet_administration(job.question(self.port, &self.end_ports));
+            let (query, waits) = if let Some(way) = self.ways.pop_front() {
+                way
+            } else if let Some(job) = self.to_subnet.pop_front() {
+                let question = job.question(self.port, &self.end_ports);
+                (self.to_subnet_administration(question), Running::Subnet(job))
+            } else {
+                break;
+            };
             let ticket = self.exchange.submit(query);
             self.subnet_running += 1;
-            self.running.insert(ticket, Running::Subnet(job));
+            self.running.insert(ticket, waits);
         }
         while self.agents_running < self.options.at_once.max(1) {
             let Some((place, to, gid)) = self.to_agents.pop_front() else {
@@ -218,8 +228,7 @@ impl<T: MadTransport> Scan<'_, T> {
             }
             Step::FindPath { to, pkey } => match self.way_to(to, pkey) {
                 Some(query) => {
-                    let ticket = self.exchange.submit(query);
-                    self.running.insert(ticket, Running::Way(place, survey, since));
+                    self.ways.push_back((query, Running::Way(place, survey, since)));
                     return;
                 }
                 None => {
