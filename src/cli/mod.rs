@@ -17,6 +17,7 @@ mod list;
 mod logging;
 mod output;
 mod printable;
+mod probed;
 #[cfg(test)]
 pub(crate) mod samples;
 mod show;
