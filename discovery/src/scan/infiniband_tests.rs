@@ -447,6 +447,8 @@ fn ways_are_asked_for_as_few_at_once_as_anything() {
     let mut audience = infiniband::Audience {
         progress: &mut |_| {},
         reports: &mut |_, _, _| {},
+        others: &mut |_, _| {},
+        interrupted: &mut || false,
     };
     let port = Subnet::local_port();
     infiniband::scan_port(&port, &mut exchange, &options, &mut report, &mut audience).unwrap();
@@ -461,6 +463,8 @@ fn cost(ports: u16, targets: u16, matches_mask: bool, options: &ScanOptions) -> 
     let mut audience = infiniband::Audience {
         progress: &mut |_| {},
         reports: &mut |_, _, _| {},
+        others: &mut |_, _| {},
+        interrupted: &mut || false,
     };
     infiniband::scan_port(
         &Subnet::local_port(),

@@ -287,6 +287,8 @@ pub fn discover_with<T: MadTransport>(
                 let mut audience = infiniband::Audience {
                     progress: &mut *progress,
                     reports: &mut |_, _, _| {},
+                    others: &mut |_, _| {},
+                    interrupted: &mut || false,
                 };
                 let mut exchange = infiniband::exchange(transport, options);
                 let scanned = infiniband::scan_port(port, &mut exchange, options, &mut report, &mut audience);

@@ -221,6 +221,12 @@ impl<T: MadTransport> Exchange<T> {
         ticket
     }
 
+    /// Drops the questions that are chosen; their answers, should they come, answer nothing.
+    pub fn drop_questions(&mut self, chosen: impl Fn(Ticket) -> bool) {
+        self.waiting.retain(|(ticket, _)| !chosen(*ticket));
+        self.pending.retain(|_, pending| !chosen(pending.ticket));
+    }
+
     /// How many questions are under way or waiting.
     pub fn open(&self) -> usize {
         self.waiting.len() + self.pending.len()

@@ -18,7 +18,7 @@ use srp_addressing::Gid;
 use crate::mad::{Mad, Notice, NoticeKind};
 use crate::ports::{Port, PortState};
 use crate::scan::infiniband::{Audience, exchange, scan_port};
-use crate::scan::{Destination, Problem, ScanOptions, ScanReport, Severity};
+use crate::scan::{Destination, Problem, ScanOptions, ScanReport, Severity, SubnetError};
 use crate::targets::Target;
 use crate::transport::{Address, Exchange, MadTransport, Next, Source, TransportError};
 use subscription::Subscriptions;
@@ -31,6 +31,8 @@ pub const PROBE_WITHIN: Duration = Duration::from_secs(1);
 const ONE_BY_ONE: usize = 5;
 /// Scans that events ask for are at least this far apart, and so are probes of one port.
 const BREATH: Duration = Duration::from_secs(1);
+/// Ports that are probed at once at most, more than anybody has sessions to.
+const PROBES: usize = 1024;
 /// After a scan that failed.
 const RETRY: Duration = Duration::from_secs(10);
 
@@ -135,25 +137,31 @@ impl<T: MadTransport> Watcher<T> {
         self.port = port;
     }
 
-    /// Watches until `until`, and tells `events` what happens.
+    /// Watches until `until`, and tells `events` what happens. A scan may take longer: it ends early when `interrupted`,
+    /// which is asked several times a second, says that there is something to be told to the watcher.
     ///
     /// # Errors
     /// When the MAD device is gone.
-    pub fn run(&mut self, until: Instant, events: &mut dyn FnMut(WatchEvent)) -> Result<(), TransportError> {
+    pub fn run(
+        &mut self,
+        until: Instant,
+        events: &mut dyn FnMut(WatchEvent),
+        interrupted: &mut dyn FnMut() -> bool,
+    ) -> Result<(), TransportError> {
         loop {
             let now = self.exchange.now();
-            if now >= until {
+            if now >= until || interrupted() {
                 return Ok(());
             }
             let up = self.port.state == PortState::Active && self.port.sm_lid != 0;
             let mut wake = until;
             if up {
                 if self.next_scan <= now && self.not_before <= now {
-                    self.scan(events)?;
+                    self.scan(events, interrupted)?;
                     continue;
                 }
                 if !self.came.is_empty() && self.not_before <= now {
-                    self.ask_those_that_came(events)?;
+                    self.ask_those_that_came(events, interrupted)?;
                     continue;
                 }
                 self.subscriptions.submit(&mut self.exchange, &self.port);
@@ -163,15 +171,10 @@ impl<T: MadTransport> Watcher<T> {
             }
             match self.exchange.next(wake)? {
                 Next::Idle => {}
-                Next::Ended((ticket, result)) => {
+                Next::Ended(ended) => {
                     let now = self.exchange.now();
-                    if let Some(error) = self.subscriptions.answered(ticket, result, now) {
-                        events(WatchEvent::Problem(Problem {
-                            severity: Severity::Warning,
-                            port: Some(self.port.name.clone()),
-                            destination: None,
-                            cause: error.into(),
-                        }));
+                    if let Some(error) = self.subscriptions.answered(ended, now) {
+                        events(self.refused(error));
                     }
                 }
                 Next::Report { from, mad } => {
@@ -200,11 +203,28 @@ impl<T: MadTransport> Watcher<T> {
         }
     }
 
-    fn scan(&mut self, events: &mut dyn FnMut(WatchEvent)) -> Result<(), TransportError> {
+    /// A subscription was not granted.
+    fn refused(&self, error: SubnetError) -> WatchEvent {
+        WatchEvent::Problem(Problem {
+            severity: Severity::Warning,
+            port: Some(self.port.name.clone()),
+            destination: None,
+            cause: error.into(),
+        })
+    }
+
+    fn scan(
+        &mut self,
+        events: &mut dyn FnMut(WatchEvent),
+        interrupted: &mut dyn FnMut() -> bool,
+    ) -> Result<(), TransportError> {
         self.came.clear();
         // A manager that was started again has forgotten its subscribers, and not everybody is told of that.
         self.subscriptions.renew(self.exchange.now());
-        let report = self.scan_for(Vec::new(), events)?;
+        let Some(report) = self.scan_for(Vec::new(), events, interrupted)? else {
+            self.next_scan = self.exchange.now();
+            return Ok(());
+        };
         let whole = report.problems.iter().all(|problem| problem.severity < Severity::Error);
         let now = self.exchange.now();
         self.next_scan = now
@@ -229,13 +249,21 @@ impl<T: MadTransport> Watcher<T> {
         Ok(())
     }
 
-    fn ask_those_that_came(&mut self, events: &mut dyn FnMut(WatchEvent)) -> Result<(), TransportError> {
+    fn ask_those_that_came(
+        &mut self,
+        events: &mut dyn FnMut(WatchEvent),
+        interrupted: &mut dyn FnMut() -> bool,
+    ) -> Result<(), TransportError> {
         let came = std::mem::take(&mut self.came);
         let destination = |gid: &Gid| Destination {
             address: std::net::Ipv6Addr::from(gid.0).into(),
             interface: None,
         };
-        let report = self.scan_for(came.iter().map(destination).collect(), events)?;
+        let asked = self.scan_for(came.iter().map(destination).collect(), events, interrupted)?;
+        let Some(report) = asked else {
+            self.came = came;
+            return Ok(());
+        };
         // A port without an agent is no problem here: most are.
         let now = self.exchange.now();
         self.table.update(report.targets, now, None, events);
@@ -243,24 +271,35 @@ impl<T: MadTransport> Watcher<T> {
         Ok(())
     }
 
+    /// What a scan has found; nothing when it was interrupted. What is to be subscribed to is before it: what comes
+    /// while it is under way is reported, or found.
     fn scan_for(
         &mut self,
         destinations: Vec<Destination>,
         events: &mut dyn FnMut(WatchEvent),
-    ) -> Result<ScanReport, TransportError> {
+        interrupted: &mut dyn FnMut() -> bool,
+    ) -> Result<Option<ScanReport>, TransportError> {
+        self.subscriptions.submit(&mut self.exchange, &self.port);
         let mut report = ScanReport::default();
         let options = ScanOptions {
             destinations,
             ..self.options.scan.clone()
         };
-        let (port, heard) = (&self.port, &mut self.heard);
+        let (port, heard, subscriptions) = (&self.port, &mut self.heard, &mut self.subscriptions);
+        let (mut refused, mut cut) = (Vec::new(), false);
         let mut audience = Audience {
             progress: &mut |_| {},
             reports: &mut |exchange, from, mad| heard.hear(exchange, port, from, mad, events),
+            others: &mut |ended, now| refused.extend(subscriptions.answered(ended, now)),
+            interrupted: &mut || {
+                cut |= interrupted();
+                cut
+            },
         };
         scan_port(port, &mut self.exchange, &options, &mut report, &mut audience)?;
         self.not_before = self.exchange.now() + BREATH;
-        Ok(report)
+        refused.into_iter().for_each(|error| events(self.refused(error)));
+        Ok((!cut).then_some(report))
     }
 }
 
@@ -277,7 +316,13 @@ impl Heard {
         let Some(notice) = Notice::of_report(mad) else { return };
         if from.lid != port.sm_lid || from.lid == 0 {
             self.forged += 1;
-            tracing::warn!(port = %port.name, lid = from.lid, "a report that is not from the subnet manager was dropped");
+            // Whoever forges them should not fill the log as well.
+            if self.forged.is_power_of_two() {
+                tracing::warn!(
+                    port = %port.name, lid = from.lid, so_far = self.forged,
+                    "a report that is not from the subnet manager was dropped"
+                );
+            }
             return;
         }
         let pkey_index = port.default_pkey().map_or(0, |(index, _)| index);
@@ -293,7 +338,7 @@ impl Heard {
                 let now = exchange.now();
                 self.probed.retain(|_, since| now - *since < BREATH);
                 // A flood of forged reports must not become a flood of probes.
-                if self.probed.len() < 64 && self.probed.insert(gid, now).is_none() {
+                if self.probed.len() < PROBES && self.probed.insert(gid, now).is_none() {
                     events(WatchEvent::Probe(gid));
                 }
                 self.everything = true;

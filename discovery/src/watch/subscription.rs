@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::mad::{Attribute, InformInfo, Notice, SaStatus};
 use crate::ports::Port;
 use crate::scan::SubnetError;
-use crate::transport::{Address, Answer, Exchange, MadTransport, Query, QueryError, Ticket};
+use crate::transport::{Address, Ended, Exchange, MadTransport, Query, Ticket};
 
 /// Between two attempts.
 const AGAIN: Duration = Duration::from_secs(10);
@@ -69,12 +69,7 @@ impl Subscriptions {
     }
 
     /// Takes an answer; why it is none, once for each subscription.
-    pub(super) fn answered(
-        &mut self,
-        ticket: Ticket,
-        result: Result<Answer, QueryError>,
-        now: Instant,
-    ) -> Option<SubnetError> {
+    pub(super) fn answered(&mut self, (ticket, result): Ended, now: Instant) -> Option<SubnetError> {
         let mine =
             |subscription: &&mut Subscription| matches!(subscription.state, State::Asked(asked) if asked == ticket);
         let subscription = self.0.iter_mut().find(mine)?;
@@ -93,6 +88,12 @@ impl Subscriptions {
         };
         subscription.state = State::Due(now + AGAIN);
         Some(error)
+    }
+
+    #[cfg(test)]
+    pub(super) fn all_held(&self) -> bool {
+        let mut all = self.0.iter();
+        all.all(|subscription| matches!(subscription.state, State::Held))
     }
 
     /// Asks for the end of those that hold.

@@ -11,7 +11,7 @@ use crate::transport::{Event, Patience, SendError};
 
 /// A subnet that the test can still reach.
 #[derive(Clone)]
-struct Shared(Rc<RefCell<Subnet>>);
+struct Shared(Rc<RefCell<Subnet>>, Rc<RefCell<Vec<Attribute>>>);
 
 impl MadTransport for Shared {
     fn now(&self) -> Instant {
@@ -19,6 +19,7 @@ impl MadTransport for Shared {
     }
 
     fn send(&mut self, to: &Address, mad: &[u8; MAD_LEN], patience: Patience) -> Result<(), SendError> {
+        self.1.borrow_mut().extend(Mad::parse(mad).ok().map(Mad::attribute));
         self.0.borrow_mut().send(to, mad, patience)
     }
 
@@ -40,7 +41,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let subnet = Subnet::new([ModelPort::plain(0x10), ModelPort::target(0xa1), ModelPort::target(0xa2)]);
-        let subnet = Shared(Rc::new(RefCell::new(subnet)));
+        let subnet = Shared(Rc::new(RefCell::new(subnet)), Rc::default());
         let watcher = Watcher::new(Subnet::local_port(), subnet.clone(), WatchOptions::default());
         let mut bench = Self {
             subnet,
@@ -65,7 +66,7 @@ impl Bench {
                 WatchEvent::Problem(problem) => format!("! {problem}"),
             });
         };
-        self.watcher.run(until, &mut events).unwrap();
+        self.watcher.run(until, &mut events, &mut || false).unwrap();
         self.told.clone()
     }
 
@@ -102,6 +103,49 @@ fn it_subscribes_scans_and_scans_again() {
     assert!(known.len() == 2 && known.iter().all(|known| known.missed == 0));
     let age = bench.subnet.now() - known[0].since;
     assert!(age > Duration::from_secs(60), "found first long ago: {age:?}");
+}
+
+#[test]
+fn what_comes_during_a_scan_is_not_missed() {
+    let bench = Bench::new();
+    let first = bench.subnet.1.borrow()[..4].to_vec();
+    let subscribed = first.iter().filter(|attribute| **attribute == Attribute::INFORM_INFO);
+    assert_eq!(subscribed.count(), 3, "subscriptions come before the scan: {first:?}");
+}
+
+#[test]
+fn a_subscription_that_fails_during_a_scan_is_asked_for_again() {
+    let mut bench = Bench::new();
+    // Everything is silent, and scanned so often that subscriptions end during scans only.
+    bench.watcher.options.period = Duration::from_secs(3);
+    bench.subnet.0.borrow_mut().trouble = Trouble::Silent;
+    bench.watcher.port_is(Subnet::local_port(), true);
+    bench.run(100);
+    bench.subnet.0.borrow_mut().trouble = Trouble::None;
+    bench.watcher.options.period = Duration::from_secs(60);
+    bench.run(30);
+    assert!(bench.watcher.subscriptions.all_held());
+}
+
+#[test]
+fn a_scan_is_interrupted() {
+    let mut bench = Bench::new();
+    bench.subnet.0.borrow_mut().trouble = Trouble::Silent;
+    let mut port = Subnet::local_port();
+    bench.watcher.port_is(port.clone(), true);
+    let (start, subnet) = (bench.subnet.now(), bench.subnet.clone());
+    let interrupted = &mut || subnet.now() >= start + Duration::from_secs(1);
+    let until = start + Duration::from_secs(60);
+    let mut told = 0;
+    bench.watcher.run(until, &mut |_| told += 1, interrupted).unwrap();
+    let after = bench.subnet.now() - start;
+    assert!(after < Duration::from_millis(1500), "{after:?}");
+    assert_eq!(told, 0, "what was cut short says nothing about targets");
+    // At another place of the fabric it goes on at once; nothing of the old one is waited for.
+    bench.subnet.0.borrow_mut().trouble = Trouble::None;
+    port.lid = 77;
+    bench.watcher.port_is(port, false);
+    assert_eq!(bench.run(3), ["scan 2"]);
 }
 
 #[test]

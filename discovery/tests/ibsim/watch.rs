@@ -51,7 +51,7 @@ impl Watch {
                 seen |= fits(&event);
             };
             self.watcher
-                .run(Instant::now() + Duration::from_millis(200), &mut events)
+                .run(Instant::now() + Duration::from_millis(200), &mut events, &mut || false)
                 .unwrap();
         }
     }

@@ -27,6 +27,8 @@ use attacher::Attacher;
 const LOOK: Duration = Duration::from_secs(5);
 /// How soon what happens to a port is seen.
 const SLICE: Duration = Duration::from_millis(200);
+/// How long its end may take.
+const FAREWELL: Duration = Duration::from_secs(2);
 /// How often a port is read anew though no event told of it.
 const READ: Duration = Duration::from_secs(2);
 
@@ -46,6 +48,8 @@ pub(crate) struct Plan {
 pub(crate) struct Watch {
     stop: Arc<AtomicBool>,
     known: Arc<Tables>,
+    ports: JoinHandle<()>,
+    acting: tokio::task::JoinHandle<()>,
 }
 
 impl Watch {
@@ -53,12 +57,16 @@ impl Watch {
     pub(super) fn known(&self) -> Arc<Tables> {
         Arc::clone(&self.known)
     }
-}
 
-impl Drop for Watch {
-    fn drop(&mut self) {
-        // The threads see it within a slice, and hold nothing that the end of the program would harm.
+    /// Ends it: nothing is attached by itself any more, and the subnet managers are asked to report no further.
+    pub(super) async fn end(self) {
+        self.acting.abort();
         self.stop.store(true, Ordering::Relaxed);
+        let ended = tokio::task::spawn_blocking(move || self.ports.join());
+        // The threads see it within a slice, and hold nothing that the end of the program would harm.
+        if tokio::time::timeout(FAREWELL, ended).await.is_err() {
+            tracing::warn!("the watch over the ports does not end; subscriptions may be left with the subnet manager");
+        }
     }
 }
 
@@ -70,17 +78,22 @@ pub(crate) fn start(plan: Plan, registry: Arc<Registry>) -> std::io::Result<Watc
     let stop = Arc::new(AtomicBool::new(false));
     let known = Arc::new(Tables::new(plan.period, plan.attach.is_some()));
     let (events, told) = mpsc::unbounded_channel();
-    tokio::spawn(act(told, plan.attach, registry));
+    let acting = tokio::spawn(act(told, plan.attach, registry));
     let share = Share {
         period: plan.period,
         stop: Arc::clone(&stop),
         events,
         known: Arc::clone(&known),
     };
-    thread::Builder::new()
+    let ports = thread::Builder::new()
         .name("ublk-srp-watch".into())
         .spawn(move || look_after_ports(&share))?;
-    Ok(Watch { stop, known })
+    Ok(Watch {
+        stop,
+        known,
+        ports,
+        acting,
+    })
 }
 
 /// What the threads have in common.
@@ -135,7 +148,14 @@ fn look_after_ports(share: &Share) {
                 Err(_) => {}
             }
         }
-        thread::sleep(LOOK);
+        let until = Instant::now() + LOOK;
+        while !share.stopped() && Instant::now() < until {
+            thread::sleep(SLICE);
+        }
+    }
+    for (_, thread) in watched {
+        // One that panicked has said so.
+        let _ = thread.join();
     }
 }
 
@@ -157,10 +177,16 @@ fn watch_port(mut port: Port, umad: Umad, share: &Share) {
     };
     let mut watcher = Watcher::new(port.clone(), umad, options);
     let mut read_at = Instant::now() + READ;
+    // What happens to the port does not wait for the end of a scan: it may well be why that takes so long.
+    let mut seen = Happened::default();
+    let look = |seen: &mut Happened| {
+        if let Some(device) = device.as_deref() {
+            seen.look(device, name.number);
+        }
+    };
     while !share.stopped() {
-        let happened = device
-            .as_deref()
-            .map_or(Happened::default(), |device| happened(device, name.number));
+        look(&mut seen);
+        let happened = std::mem::take(&mut seen);
         if happened.gone {
             tracing::warn!(port = %name, "the HCA is gone");
             return;
@@ -186,7 +212,11 @@ fn watch_port(mut port: Port, umad: Umad, share: &Share) {
             // Nobody listens any more when the daemon ends.
             drop(share.events.send(event));
         };
-        let ran = watcher.run(Instant::now() + SLICE, &mut tell);
+        let mut interrupted = || {
+            look(&mut seen);
+            seen.port || seen.gone || share.stopped()
+        };
+        let ran = watcher.run(Instant::now() + SLICE, &mut tell, &mut interrupted);
         if changed || scanned {
             share.known.targets_are(&name, watcher.known(), scanned);
         }
@@ -199,36 +229,40 @@ fn watch_port(mut port: Port, umad: Umad, share: &Share) {
 }
 
 /// What the HCA has told.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Happened {
     port: bool,
     reregister: bool,
     gone: bool,
 }
 
-fn happened(device: &Device, number: u32) -> Happened {
-    let mut happened = Happened::default();
-    let mine = |port: u8| u32::from(port) == number;
-    loop {
-        match device.next_event() {
-            Ok(None) => return happened,
-            // A device that cannot tell is about to go.
-            Ok(Some(DeviceEvent::DeviceFatal)) | Err(_) => {
-                happened.gone = true;
-                return happened;
+impl Happened {
+    /// Takes in what has happened to one port of the HCA since the last look.
+    fn look(&mut self, device: &Device, number: u32) {
+        while !self.gone {
+            match device.next_event() {
+                Ok(None) => return,
+                Ok(Some(event)) => self.take(&event, number),
+                // A device that cannot tell is about to go.
+                Err(_) => self.gone = true,
             }
-            Ok(Some(DeviceEvent::ClientReregister(port) | DeviceEvent::SubnetManagerChange(port))) if mine(port) => {
-                happened.port = true;
-                happened.reregister = true;
+        }
+    }
+
+    fn take(&mut self, event: &DeviceEvent, number: u32) {
+        let mine = |port: u8| u32::from(port) == number;
+        match *event {
+            DeviceEvent::DeviceFatal => self.gone = true,
+            DeviceEvent::ClientReregister(port) | DeviceEvent::SubnetManagerChange(port) => {
+                self.port |= mine(port);
+                self.reregister |= mine(port);
             }
-            Ok(Some(
-                DeviceEvent::PortActive(port)
-                | DeviceEvent::PortDown(port)
-                | DeviceEvent::LidChange(port)
-                | DeviceEvent::PKeyChange(port)
-                | DeviceEvent::GidChange(port),
-            )) => happened.port |= mine(port),
-            Ok(Some(_)) => {}
+            DeviceEvent::PortActive(port)
+            | DeviceEvent::PortDown(port)
+            | DeviceEvent::LidChange(port)
+            | DeviceEvent::PKeyChange(port)
+            | DeviceEvent::GidChange(port) => self.port |= mine(port),
+            _ => {}
         }
     }
 }
@@ -282,5 +316,32 @@ where
     match attacher {
         Some(attacher) => attacher.ended().await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_happens_to_other_ports_does_not_count() {
+        let after = |events: &[DeviceEvent]| {
+            let mut happened = Happened::default();
+            events.iter().for_each(|event| happened.take(event, 1));
+            (happened.port, happened.reregister, happened.gone)
+        };
+        assert_eq!(
+            after(&[DeviceEvent::PortDown(2), DeviceEvent::ClientReregister(2)]),
+            (false, false, false)
+        );
+        assert_eq!(
+            after(&[DeviceEvent::PortDown(1), DeviceEvent::PortActive(2)]),
+            (true, false, false)
+        );
+        assert_eq!(
+            after(&[DeviceEvent::SubnetManagerChange(1), DeviceEvent::LidChange(1)]),
+            (true, true, false)
+        );
+        assert_eq!(after(&[DeviceEvent::DeviceFatal]), (false, false, true));
     }
 }

@@ -17,12 +17,15 @@ use crate::device_management::{IoUnit, Step, Survey, SurveyError};
 use crate::mad::Mad;
 use crate::ports::{LinkLayer, Port};
 use crate::targets::SeenThrough;
-use crate::transport::{Address, Exchange, MadTransport, Next, Query, Source, Ticket, TransportError};
+use crate::transport::{Address, Ended, Exchange, MadTransport, Next, Query, Source, Ticket, TransportError};
 use job::{EndPort, Job, Paused, Place, Running};
 pub use subnet::SubnetError;
 
 /// After so many questions without an answer, one after another, subnet administration is taken for gone.
 const MAX_SILENCE: u32 = 8;
+
+/// How soon a scan sees that it is not wanted any more.
+const GLANCE: Duration = Duration::from_millis(200);
 
 /// Who is told of what happens meanwhile.
 pub(crate) struct Audience<'a, T> {
@@ -30,6 +33,10 @@ pub(crate) struct Audience<'a, T> {
     pub(crate) progress: &'a mut dyn FnMut(&Progress),
     /// Reports of events that come in between.
     pub(crate) reports: &'a mut dyn FnMut(&mut Exchange<T>, Source, &Mad),
+    /// Questions of somebody else over the same exchange that have ended, and when.
+    pub(crate) others: &'a mut dyn FnMut(Ended, Instant),
+    /// Whether the scan should end now, with what it has found.
+    pub(crate) interrupted: &'a mut dyn FnMut() -> bool,
 }
 
 /// The questions of a scan, over `transport`.
@@ -125,29 +132,38 @@ impl<T: MadTransport> Scan<'_, T> {
             if self.running.is_empty() && self.later.is_empty() && self.paused.is_empty() {
                 return Ok(());
             }
-            let now = self.exchange.now();
+            if (audience.interrupted)() {
+                let running = &self.running;
+                self.exchange.drop_questions(|ticket| running.contains_key(&ticket));
+                return Ok(());
+            }
             let later = self.later.iter().map(|(at, _)| *at);
             let until = later.chain(self.paused.iter().map(|paused| paused.until)).min();
-            match self.exchange.next(until.unwrap_or(now + Duration::from_secs(3600)))? {
+            let glance = self.exchange.now() + GLANCE;
+            match self.exchange.next(until.map_or(glance, |at| at.min(glance)))? {
                 Next::Idle => {}
                 Next::Report { from, mad } => (audience.reports)(self.exchange, from, &mad),
                 Next::Ended((ticket, result)) => {
+                    let Some(running) = self.running.remove(&ticket) else {
+                        let now = self.exchange.now();
+                        (audience.others)((ticket, result), now);
+                        continue;
+                    };
                     self.asked += 1;
-                    match self.running.remove(&ticket) {
-                        Some(Running::Subnet(job)) => {
+                    match running {
+                        Running::Subnet(job) => {
                             self.subnet_running -= 1;
                             self.subnet_answered(job, result);
                         }
-                        Some(Running::Agent(place, survey, since)) => {
+                        Running::Agent(place, survey, since) => {
                             let step = survey.answered(result);
                             self.step(place, step, since);
                         }
-                        Some(Running::Way(place, survey, since)) => {
+                        Running::Way(place, survey, since) => {
                             self.subnet_running -= 1;
                             let step = self.way_answered(survey, result);
                             self.step(place, step, since);
                         }
-                        None => {}
                     }
                     (audience.progress)(&self.progress());
                 }
