@@ -19,7 +19,7 @@ use super::execute::SessionCommands;
 use super::failure::{Login, chain, failure, login_failure, nothing_attached, unusable};
 use super::kernel_peer;
 use super::liveness::names_of_port;
-use super::registry::Nexus;
+use super::nexus::Nexus;
 use super::session::{Request, Session, acl_name};
 use crate::rpc::protocol::{AttachParams, AttachReport, ErrorData, ErrorKind, SkippedLun};
 
@@ -85,7 +85,7 @@ pub(crate) async fn log_in(
     key: SessionKey,
     target: &TargetOptions,
     requests: &mpsc::UnboundedSender<Request>,
-    taken: impl Fn(&Nexus) -> Option<SessionKey>,
+    take: impl Fn(Nexus) -> Result<(), SessionKey>,
 ) -> Result<Session, ErrorData> {
     let (address, source) = endpoints(target)?;
     let max_transfer = target
@@ -119,7 +119,7 @@ pub(crate) async fn log_in(
             multichannel,
             made.len(),
             &mut ends,
-            &taken,
+            &take,
         );
         match result.await {
             Ok(channel) => {
@@ -158,7 +158,6 @@ pub(crate) async fn log_in(
         target_gids: names_of_port(&address, peer),
         local,
         initiator_port,
-        target_port: target.target_port(),
         wanted_channels: u16::try_from(wanted).unwrap_or(u16::MAX),
         channels: made,
         devices: BTreeMap::new(),
@@ -179,7 +178,7 @@ async fn one_channel(
     multichannel: MultiChannel,
     index: usize,
     ends: &mut Option<Ends>,
-    taken: &impl Fn(&Nexus) -> Option<SessionKey>,
+    take: &impl Fn(Nexus) -> Result<(), SessionKey>,
 ) -> Result<Channel, ErrorData> {
     let address = shared.address;
     let unnamed = Login {
@@ -191,9 +190,12 @@ async fn one_channel(
     let resolved = resolved.map_err(|error| setup_failure(&error, &unnamed))?;
     let initiator_port = initiator_port(target, &resolved.local);
     if ends.is_none()
-        && let Some(other) = taken(&(initiator_port, target.target_port()))
+        && let Err(other) = take((initiator_port, target.target_port()))
     {
-        let message = format!("session {} is logged in between the same two ports already", other.0);
+        let message = format!(
+            "session {} is logged in between the same two ports already, or about to be",
+            other.0
+        );
         return Err(failure(ErrorKind::Exists, message)
             .remedy("for a second path to the same target give it an initiator_ext of its own"));
     }

@@ -12,6 +12,7 @@ mod kernel_peer;
 mod known;
 mod leftover;
 mod liveness;
+mod nexus;
 mod reactors;
 mod registry;
 mod session;
@@ -115,6 +116,10 @@ pub(crate) async fn run(options: DaemonOptions) -> Result<(), ErrorData> {
         () = serve(socket.listener(), Arc::new(methods)) => {}
         _ = terminate.recv() => tracing::info!("told to end"),
         _ = interrupt.recv() => tracing::info!("interrupted"),
+    }
+    // What is detached now must not be attached again by itself.
+    if let Some(watch) = watch {
+        watch.end().await;
     }
     if tokio::time::timeout(GOODBYE, registry.end()).await.is_err() {
         tracing::error!("devices could not be detached in time; the kernel takes them away now");

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
-use srp_addressing::{Gid, PortId, TargetOptions};
+use srp_addressing::{Gid, TargetOptions};
 use srp_discovery::ports::gid_of;
 use srp_discovery::targets::Target;
 use srp_discovery::watch::PROBE_WITHIN;
@@ -17,6 +17,7 @@ use super::Ground;
 use super::attach::{self, Wanted};
 use super::failure::failure;
 use super::known::{Tables, not_watching};
+use super::nexus::Nexuses;
 use super::session::{Request, Snapshot};
 use crate::rpc::protocol::{
     AttachParams, AttachReport, DaemonStatus, DetachParams, DetachReport, Detached, DeviceDetail, ErrorData, ErrorKind,
@@ -28,6 +29,7 @@ use crate::rpc::server::Handler;
 pub(crate) struct Registry {
     ground: Arc<Ground>,
     sessions: Mutex<HashMap<SessionKey, Entry>>,
+    nexuses: Nexuses,
 }
 
 /// How a session is reached.
@@ -38,14 +40,12 @@ struct Entry {
     snapshot: watch::Receiver<Option<Snapshot>>,
 }
 
-/// The two ends of a session at SRP's level. A second login with the same would end the first.
-pub(crate) type Nexus = (PortId, PortId);
-
 impl Registry {
     pub(crate) fn new(ground: Arc<Ground>) -> Self {
         Self {
             ground,
             sessions: Mutex::default(),
+            nexuses: Nexuses::default(),
         }
     }
 
@@ -93,8 +93,8 @@ impl Registry {
         );
         let registry = Arc::clone(self);
         tokio::spawn(async move {
-            let taken = |nexus: &Nexus| registry.holder_of(nexus, key);
-            let login = attach::log_in(&registry.ground, key, &target, &requests, taken).await;
+            let take = |nexus| registry.nexuses.take(nexus, key);
+            let login = attach::log_in(&registry.ground, key, &target, &requests, take).await;
             drop(requests);
             match login {
                 Ok(session) => session.run(first, inbox, publish, || registry.forget(key)).await,
@@ -115,15 +115,8 @@ impl Registry {
     /// From now on the target can be attached afresh.
     fn forget(&self, key: SessionKey) {
         self.sessions().remove(&key);
+        self.nexuses.give_back(key);
         self.ground.routes().remove(&key);
-    }
-
-    /// Another session between the same two ports.
-    fn holder_of(&self, nexus: &Nexus, own: SessionKey) -> Option<SessionKey> {
-        let sessions = self.sessions();
-        let mut others = sessions.iter().filter(|(key, _)| **key != own);
-        let holder = others.find(|(_, entry)| entry.snapshot.borrow().as_ref().is_some_and(|s| s.nexus == *nexus));
-        holder.map(|(key, _)| *key)
     }
 
     fn snapshots(&self) -> Vec<(SessionKey, Snapshot)> {

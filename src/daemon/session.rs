@@ -22,7 +22,6 @@ use super::device::BlockDevice;
 use super::failure::failure;
 use super::liveness::Subject;
 use super::reactors::Reactor;
-use super::registry::Nexus;
 use crate::backend::{Event as ReactorEvent, Message};
 use crate::rpc::protocol::{
     AttachReport, ChannelInfo, Detached, DeviceDetail, DeviceInfo, ErrorData, ErrorKind, SessionInfo, SkippedLun,
@@ -59,7 +58,6 @@ type Ended = (Arc<BlockDevice>, Detached, oneshot::Sender<Detached>);
 pub(crate) struct Snapshot {
     pub(crate) session: SessionInfo,
     pub(crate) devices: Vec<DeviceInfo>,
-    pub(crate) nexus: Nexus,
     /// What the fabric may call the target's port.
     pub(crate) target_gids: Vec<Gid>,
     /// What a probe of it asks.
@@ -76,7 +74,6 @@ pub(crate) struct Session {
     pub(crate) target_gids: Vec<Gid>,
     pub(crate) local: LocalEnd,
     pub(crate) initiator_port: PortId,
-    pub(crate) target_port: PortId,
     pub(crate) wanted_channels: u16,
     /// In the order of their logins. The device queue q is served by channel q modulo their number.
     pub(crate) channels: Vec<Channel>,
@@ -126,7 +123,6 @@ impl Session {
                 .values()
                 .map(|device| device.info(self.key.0, state))
                 .collect(),
-            nexus: (self.initiator_port, self.target_port),
             target_gids: self.target_gids.clone(),
             subject: Subject {
                 session: self.key,

@@ -1,7 +1,7 @@
 //! Attaching by itself: the targets that rules allow, as they appear.
 //!
 //! An attach that failed is tried again after each scan, as long as the target is there. What was attached and is detached
-//! by somebody stays so: they will have meant it.
+//! by somebody stays so, as they will have meant it, until its target vanishes and appears again.
 
 use std::collections::HashMap;
 
