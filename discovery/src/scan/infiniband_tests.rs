@@ -286,6 +286,38 @@ fn ports_that_are_named() {
 }
 
 #[test]
+fn named_and_found_through_one_of_two_ports() {
+    let port = |number| Port {
+        name: PortName {
+            number,
+            ..Subnet::local_port().name
+        },
+        ..Subnet::local_port()
+    };
+    let ports = [port(1), port(2)];
+    let named = |destination: &str| {
+        let options = ScanOptions {
+            destinations: vec![destination.parse().unwrap()],
+            ..ScanOptions::default()
+        };
+        let fabric = |port: &Port| match port.name.number {
+            1 => Ok(Subnet::new([ModelPort::target(0xa1)])),
+            _ => Ok(Subnet::new([ModelPort::target(0xa2)])),
+        };
+        discover_with(&ports, &mut Nobody, fabric, &options, &mut |_| {}).unwrap()
+    };
+    let worst = |report: &ScanReport| report.problems.iter().map(|problem| problem.severity).max();
+    let report = named("fe80::a2");
+    assert_eq!(lines(&report), [line(0xa2, "ffff")]);
+    assert_eq!(worst(&report), Some(Severity::Note), "{:?}", report.problems);
+    let report = named("fe80::a3");
+    assert_eq!((report.units.len(), worst(&report)), (0, Some(Severity::Error)));
+    // No port here can be asked for an address.
+    let report = named("10.9.0.1");
+    assert_eq!((report.units.len(), worst(&report)), (0, Some(Severity::Error)));
+}
+
+#[test]
 fn redirections() {
     let elsewhere = |lid: u16, gid: Option<Gid>| {
         let info = ClassPortInfo {

@@ -85,6 +85,30 @@ pub struct ScanReport {
     pub problems: Vec<Problem>,
 }
 
+impl ScanReport {
+    /// A destination that was named and found through one port need not be there through the others; one that nobody
+    /// has found is an error, whatever each port for itself makes of it.
+    fn judge(&mut self, destination: &str) {
+        let through: Vec<&PortName> = self
+            .units
+            .iter()
+            .filter(|found| found.destination == destination)
+            .map(|found| &found.port)
+            .collect();
+        let about = |problem: &&mut Problem| problem.destination.as_deref() == Some(destination);
+        let mut problems: Vec<&mut Problem> = self.problems.iter_mut().filter(about).collect();
+        if !through.is_empty() {
+            let elsewhere = |problem: &&mut Problem| problem.port.as_ref().is_none_or(|port| !through.contains(&port));
+            let elsewhere = problems.into_iter().filter(elsewhere);
+            return elsewhere.for_each(|problem| problem.severity = Severity::Note);
+        }
+        let told = problems.iter().any(|problem| problem.severity == Severity::Error);
+        if !told && let Some(problem) = problems.first_mut() {
+            problem.severity = Severity::Error;
+        }
+    }
+}
+
 /// An I/O unit that answered.
 #[derive(Debug, Serialize)]
 pub struct FoundUnit {
@@ -320,6 +344,9 @@ pub fn discover_with<T: MadTransport>(
         let unusable = |problem: &&mut Problem| matches!(problem.cause, Cause::Open(_));
         let problems = report.problems.iter_mut().filter(unusable);
         problems.for_each(|problem| problem.severity = Severity::Error);
+    }
+    for destination in &options.destinations {
+        report.judge(&destination.to_string());
     }
     Ok(report)
 }
