@@ -165,8 +165,9 @@ def down():
                 mapped.rmdir()
             acl.rmdir()
         for folder in group.glob("lun/lun_*"):
-            for kind, _ in LUNS.values():
-                (folder / kind).unlink(missing_ok=True)
+            # Backstores, those that cases have added among them.
+            for link in filter(pathlib.Path.is_symlink, folder.iterdir()):
+                link.unlink()
             folder.rmdir()
         group.rmdir()
     if wwn.exists():
