@@ -1,8 +1,8 @@
 """Which attaches share a session, and which are refused."""
 
-from . import daemon, resources, target
+from . import daemon, fio, resources, target
 from .command import check, equal, run
-from .disk import Disk
+from .disk import CHUNK, Disk, pattern
 from .registry import case
 
 
@@ -67,6 +67,35 @@ def ended_by_an_iu(bench):
     bench.detach()
     equal("sessions at the target", target.sessions(), [])
     check(told() > before, "the target has seen none")
+
+
+@case(limit=150)
+def short_ius(bench):
+    """A target that refuses logins which ask for long IUs, as older ones do, is logged in to with short ones."""
+
+    def restart_with(*parameters):
+        target.script("target-down")
+        run("rmdir", target.CONFIG / "srpt")
+        run("modprobe", "-r", "ib_srpt", limit=60)
+        run("modprobe", "ib_srpt", *parameters, limit=60)
+        target.script("target-up")
+
+    restart_with("srp_max_req_size=2116")
+    try:
+        disk = bench.attach(None, "--lun", "2")[2]
+        disk.write(pattern("short", 2 * CHUNK))
+        fio.verify(disk, "random", 4 * CHUNK)
+        # An administrator's word stands.
+        outcome = daemon.cli("attach", target.line(initiator_ext="1", max_it_iu_size="8260"), "--lun", "2")
+        print(outcome.told())
+        equal("exit code", outcome.code, 6)
+        check("IU length too large" in outcome.err and "max_it_iu_size" in outcome.err, outcome.told())
+        bench.detach()
+    finally:
+        restart_with()
+    disk = bench.attach(None, "--lun", "2")[2]
+    disk.check_works()
+    bench.detach()
 
 
 @case()

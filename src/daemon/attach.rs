@@ -101,6 +101,7 @@ pub(crate) async fn log_in(
         fence: target.fence.unwrap_or_default(),
         max_transfer: max_transfer.clamp(4096, MAX_TRANSFER) & !4095,
         arena_len: ARENA,
+        immediate_data: IMMEDIATE_DATA,
         domain: None,
     };
     let wanted = target
@@ -218,19 +219,39 @@ async fn one_channel(
         target_port: target.target_port(),
         descriptors: target.cmd_sg_entries.map_or(DESCRIPTORS, u16::from),
         max_it_iu_len: target.max_it_iu_size,
-        immediate_data: IMMEDIATE_DATA,
+        immediate_data: shared.immediate_data,
     };
     let reactor = ground.reactors.get(index);
-    let requests = requests.downgrade();
+    let weak = requests.downgrade();
     let lost = move |reason| {
-        if let Some(requests) = requests.upgrade() {
+        if let Some(requests) = weak.upgrade() {
             let _ = requests.send(Request::ConnectionLost(reason));
         }
     };
     let channel = resolved
         .login(shared, &parameters, multichannel, &ground.reactors, reactor, lost)
         .await;
-    channel.map_err(|error| setup_failure(&error, &login))
+    let error = match channel {
+        Ok(channel) => return Ok(channel),
+        Err(error) => error,
+    };
+    // Older targets take IUs of about 2 KiB and refuse whoever asks for more.
+    if error.iu_too_long() && shared.immediate_data > 0 && target.max_it_iu_size.is_none() {
+        tracing::info!(target = %address, "the target takes short IUs only: no write carries its data in the command");
+        shared.immediate_data = 0;
+        return Box::pin(one_channel(
+            ground,
+            target,
+            requests,
+            shared,
+            multichannel,
+            index,
+            ends,
+            take,
+        ))
+        .await;
+    }
+    Err(setup_failure(&error, &login))
 }
 
 fn setup_failure(error: &ChannelSetupError, login: &Login<'_>) -> ErrorData {

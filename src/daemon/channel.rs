@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use srp_addressing::{Gid, Logout};
 use srp_initiator::fabric::{Exposure, QueuePairId};
-use srp_initiator::session::{Fence, Granted, LoginError, LoginParameters, SessionKey, SlotPlan};
-use srp_initiator::wire::login::MultiChannel;
+use srp_initiator::session::{Fence, Granted, LoginError, LoginParameters, SessionKey, SlotPlan, reject_reason};
+use srp_initiator::wire::login::{LoginRejectReason, MultiChannel};
 use srp_verbs::cm::{Address, CmError, ConnectParams, Event as CmEvent, PortSpace};
 use srp_verbs::completion_queue::CompletionQueueError;
 use srp_verbs::device::{Device, DeviceError, Devices};
@@ -45,6 +45,8 @@ pub(crate) struct SessionGround {
     pub(crate) fence: Fence,
     pub(crate) max_transfer: u32,
     pub(crate) arena_len: u32,
+    /// Bytes of the largest write to send within its command; 0 once the target has refused IUs of that length.
+    pub(crate) immediate_data: u32,
     pub(crate) domain: Option<Arc<ProtectionDomain>>,
 }
 
@@ -103,6 +105,18 @@ pub(crate) enum ChannelSetupError {
     /// The reactor is gone.
     #[error(transparent)]
     Reactor(#[from] ublk_frontend::reactor::Gone),
+}
+
+impl ChannelSetupError {
+    /// The target takes no command IUs as long as those that were asked for (LOGIN_REJ 0x00010002).
+    pub(crate) fn iu_too_long(&self) -> bool {
+        match self {
+            Self::Connect(ConnectError::Consumer { private_data }) => {
+                reject_reason(private_data) == Ok(LoginRejectReason::IuTooLong)
+            }
+            _ => false,
+        }
+    }
 }
 
 impl From<CmError> for ChannelSetupError {
