@@ -27,8 +27,11 @@ use crate::rpc::protocol::{AttachParams, AttachReport, ErrorData, ErrorKind, Ski
 const QUEUE_SIZE: u16 = 127;
 /// Bytes of the largest request when neither the target text nor the unit says less.
 const MAX_TRANSFER: u32 = 1 << 20;
-/// Bytes of data buffers per channel and direction.
-const ARENA: u32 = 16 << 20;
+/// Bytes of data buffers per session and direction, shared out to its channels: they are pinned, and a host with many
+/// cores has as many channels.
+const BUFFERS: usize = 64 << 20;
+/// Least and most of them for a channel.
+const ARENA: (usize, usize) = (2 * MAX_TRANSFER as usize, 16 << 20);
 /// Transport retries. Not the most there are: soft-RoCE takes 7 as "for ever" and never reports a dead path.
 const RETRY_COUNT: u8 = 6;
 /// Bytes of the largest write whose data is sent within its command, where the target takes that; ib_srp has the same.
@@ -91,6 +94,10 @@ pub(crate) async fn log_in(
     let max_transfer = target
         .max_sect
         .map_or(MAX_TRANSFER, |sectors| sectors.saturating_mul(512));
+    let wanted = target
+        .ch_count
+        .map_or(usize::MAX, |count| count as usize)
+        .min(ground.reactors.count());
     let mut shared = SessionGround {
         key,
         address,
@@ -100,14 +107,10 @@ pub(crate) async fn log_in(
         exposure: target.exposure.unwrap_or_default(),
         fence: target.fence.unwrap_or_default(),
         max_transfer: max_transfer.clamp(4096, MAX_TRANSFER) & !4095,
-        arena_len: ARENA,
+        arena_len: arena_len(wanted),
         immediate_data: IMMEDIATE_DATA,
         domain: None,
     };
-    let wanted = target
-        .ch_count
-        .map_or(usize::MAX, |count| count as usize)
-        .min(ground.reactors.count());
     let mut sequence = ChannelSequence::new(u16::try_from(wanted).unwrap_or(u16::MAX));
     let mut made: Vec<Channel> = Vec::new();
     let mut ends: Option<Ends> = None;
@@ -271,6 +274,12 @@ fn initiator_port(target: &TargetOptions, local: &LocalEnd) -> PortId {
     target.initiator_port(Guid(u64::from_be_bytes(guid)))
 }
 
+/// Bytes of data buffers per direction of each of so many channels, in whole requests of the largest size.
+fn arena_len(channels: usize) -> u32 {
+    let share = (BUFFERS / channels.max(1)).clamp(ARENA.0, ARENA.1);
+    u32::try_from(share).unwrap_or(u32::MAX) / MAX_TRANSFER * MAX_TRANSFER
+}
+
 /// Commands per channel.
 fn queue_size(target: &TargetOptions) -> u16 {
     let size = target.queue_size.unwrap_or(u32::from(QUEUE_SIZE));
@@ -380,4 +389,16 @@ fn ignored(target: &TargetOptions) -> Vec<String> {
         .iter()
         .map(|key| format!("option {key} has no effect here"))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_are_shared_out_to_the_channels() {
+        let mib = |channels| arena_len(channels) >> 20;
+        assert_eq!([1, 2, 4, 8, 16, 32, 64, 512].map(mib), [16, 16, 16, 8, 4, 2, 2, 2]);
+        assert_eq!(mib(7), 9, "whole requests of 1 MiB");
+    }
 }
