@@ -5,7 +5,7 @@ import re
 
 from . import daemon, target
 from .command import check, equal, run, wait_until
-from .disk import CHUNK, check_same, pattern
+from .disk import CHUNK, Disk, check_same, pattern
 from .registry import case
 
 PEER = 0xFE
@@ -75,4 +75,24 @@ def same_ports(bench):
         run("peer-logout", limit=60)
     (ours,) = bench.attach(None, "--lun", "1").values()
     ours.check_works()
+    bench.detach()
+
+
+@case(limit=150)
+def takes_our_line(bench):
+    """What discover -c prints, the kernel's add_target takes as it stands; so does attach."""
+    assert bench.daemon
+    run("modprobe", "ib_srp")
+    add_target = pathlib.Path("/sys/class/infiniband_srp/srp-rxe0-1/add_target")
+    wait_until("ib_srp has the port", add_target.exists, 10)
+    (line,) = run("ublk-srp", "discover", "-c", "--rdma-cm-port", target.environment()["PORT"]).out.splitlines()
+    try:
+        add_target.write_text(line)
+        wait_until("the kernel's initiator has its disks", lambda: peer_disk(1), 30)
+        equal("sessions at the target", target.sessions(), [target.port_name(0)])
+    finally:
+        run("peer-logout", limit=60)
+    run("ublk-srp", "attach", "-", "--lun", "1", stdin=line + "\n")
+    (found,) = daemon.answer("list")["devices"]
+    Disk(found).check_works()
     bench.detach()

@@ -2,6 +2,7 @@
 
 from . import daemon, target
 from .command import check, equal, run
+from .disk import Disk
 from .registry import case
 
 REMOTE_SIZE = {0: 256, 1: 128, 2: 128, 3: 128, 5: 1024, 8: 16, 9: 4, 300: 16, 16684: 16}  # MiB, as lab/guest/target.py
@@ -98,5 +99,8 @@ def by_discovery(bench):
     lines = run("ublk-srp", "discover", "-c", "--rdma-cm-port", env["PORT"]).out
     equal("lines found", lines, target.line() + "\n")
     run("ublk-srp", "attach", "-", "--lun", "0,1", stdin=lines)
-    equal("LUNs attached", sorted(each["lun"] for each in daemon.answer("list")["devices"]), ["0", "1"])
+    devices = daemon.answer("list")["devices"]
+    equal("LUNs attached", sorted(each["lun"] for each in devices), ["0", "1"])
+    for device in devices:
+        Disk(device).check_works()
     bench.detach()
