@@ -14,6 +14,7 @@ from benchmark import points
 
 from . import options, paths, plot, report
 from .guest import Guest, Settings
+from .wire import EmulatorFault
 
 PEERS = ("ublk-srp", "ib_srp", "iser", "iscsi", "nvme-rdma", "ublk-memory")
 
@@ -55,7 +56,16 @@ def settings_of(chosen):
 
 
 def in_guest(kernel, module, settings, memory=3072):
-    """Runs a module of lab/benchmark in a fresh guest; what it left in its folder, or nothing when it failed."""
+    """Runs a module of lab/benchmark in a fresh guest; what it left in its folder, or nothing when it failed. Once more
+    when the emulator failed."""
+    try:
+        return _in_guest(kernel, module, settings, memory)
+    except EmulatorFault as error:
+        paths.say(f"the emulator failed, once more: {str(error)[-300:]}")
+        return _in_guest(kernel, module, settings, memory)
+
+
+def _in_guest(kernel, module, settings, memory):
     with tempfile.TemporaryDirectory() as folder:
         with Guest.boot(Settings(kernel=kernel, memory=memory, out=pathlib.Path(folder))) as guest:
             guest.check(["sh", "-c", "fabric-up && target-up"], options.SETUP_LIMIT)

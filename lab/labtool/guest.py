@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from . import image as images
 from . import paths, qemu
-from .wire import Connection, GuestDied, TimeLimit
+from .wire import Connection, EmulatorFault, GuestDied, TimeLimit
 
 BOOT_LIMIT = 240
 GRACE = 5
@@ -119,11 +119,15 @@ class Guest:
             with self.connection(0, deadline - time.monotonic()):
                 pass
         except (GuestDied, TimeLimit):
-            tail = self.machine.console_tail()
+            died = self._died("the guest did not boot")
             self.stop()
-            raise GuestDied(f"the guest did not boot:\n{tail}") from None
+            raise died from None
         self.boot_seconds = time.monotonic() - self.started
         return self
+
+    def _died(self, what):
+        kind = EmulatorFault if self.machine.emulator_fault() else GuestDied
+        return kind(f"{what}:\n{self.machine.console_tail()}")
 
     @classmethod
     def boot(cls, settings=None, folder=None, **overrides):
@@ -191,7 +195,7 @@ class Guest:
                     except TimeLimit:
                         deadline = time.monotonic() + GRACE
         except GuestDied:
-            raise GuestDied(f"the guest died; the end of its console:\n{self.machine.console_tail()}") from None
+            raise self._died("the guest died; the end of its console") from None
         except TimeLimit:
             raise GuestDied(f"the guest does not answer; its console:\n{self.machine.console_tail()}") from None
         return Result(TIMED_OUT if timed_out else code, b"".join(collected[1]), b"".join(collected[2]), timed_out)

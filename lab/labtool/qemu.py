@@ -145,6 +145,13 @@ class Machine:
                         break
             return answer["return"]
 
+    def emulator_fault(self):
+        """Whether the guest's kernel died of a breakpoint that it had set itself."""
+        try:
+            return b"int3: 0000" in (self.folder / "console.log").read_bytes()
+        except OSError:
+            return False
+
     def console_tail(self, lines=40):
         text = ""
         for name in ("console.log", "qemu.log"):

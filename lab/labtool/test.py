@@ -10,7 +10,8 @@ import time
 from cases import registry
 
 from . import options, pair, paths
-from .guest import Guest, GuestDied, Settings
+from .guest import Guest, Settings
+from .wire import EmulatorFault, GuestDied
 
 OLDEST = "6.12"
 CARGO = ("sh", "-c", '. lab/env; exec cargo "$@"', "cargo")
@@ -85,7 +86,17 @@ class Bed:
         self.guest = None
 
     def run(self, case, full):
-        """(whether it passed, what it told)"""
+        """(whether it passed, what it told). Once more in a fresh guest when the emulator failed."""
+        try:
+            return self._run(case, full)
+        except EmulatorFault as error:
+            paths.say(f"the emulator failed {case.name}, which is run again: {str(error)[-300:]}")
+        try:
+            return self._run(case, full)
+        except EmulatorFault as error:
+            return False, str(error)
+
+    def _run(self, case, full):
         try:
             if self.guest is None:
                 self._boot()
@@ -100,6 +111,8 @@ class Bed:
             return result.code == 0, told
         except GuestDied as error:
             self.end()
+            if isinstance(error, EmulatorFault):
+                raise
             return False, str(error)
 
     def _boot(self):

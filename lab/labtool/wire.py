@@ -11,6 +11,11 @@ class GuestDied(Exception):
     """The guest went away while a command ran. The text holds the end of its console."""
 
 
+class EmulatorFault(GuestDied):
+    """The same, for no fault of the guest's: the kernel patches its own code behind a breakpoint, and an emulated
+    processor ran into that when it was gone already. It happens once in some hundred boots, on a busy host."""
+
+
 class TimeLimit(Exception):
     """A command did not end in its time."""
 
