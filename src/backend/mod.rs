@@ -163,6 +163,10 @@ impl SrpBackend {
             EngineEvent::Done { id, result } => {
                 self.complete(ublk_id(id), result.map_err(BlockError::errno), out);
             }
+            // No engine here is told of others yet.
+            EngineEvent::HandOver(handover) => {
+                self.complete(ublk_id(handover.request.id), Err(BlockError::Transport.errno()), out);
+            }
             EngineEvent::Reply { id, result } => {
                 if let Some(reply) = self.controls.remove(&id.0) {
                     let _ = reply.send(result);

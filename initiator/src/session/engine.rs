@@ -77,6 +77,8 @@ pub(super) struct SessionState {
     pub(super) control: usize,
     /// Queues of this session, the control queue among them.
     pub(super) queues: Vec<usize>,
+    /// Other engines have channels of it.
+    pub(super) elsewhere: bool,
 }
 
 /// See the module's text.
@@ -209,12 +211,16 @@ impl<F: Fabric> Engine<F> {
 
     /// Takes a block request. It ends with [`Event::Done`] or [`Event::Data`].
     pub fn submit(&mut self, request: BlockRequest) {
-        let Some(&queue) = self.disks.get(&request.lun) else {
-            return self.done(request.id, Err(BlockError::Offline));
-        };
-        let Some(state) = &self.queues[queue] else {
-            return self.done(request.id, Err(BlockError::Offline));
-        };
+        match self.check(&request) {
+            Ok((queue, transfer)) => self.enqueue(queue, Purpose::Block(request), transfer, None, false),
+            Err(why) => self.done(request.id, Err(why)),
+        }
+    }
+
+    /// The queue of a block request, and what it moves.
+    pub(super) fn check(&self, request: &BlockRequest) -> Result<(usize, Transfer), BlockError> {
+        let &queue = self.disks.get(&request.lun).ok_or(BlockError::Offline)?;
+        let state = self.queues[queue].as_ref().ok_or(BlockError::Offline)?;
         let fits = request
             .lba
             .checked_add(u64::from(request.blocks))
@@ -224,9 +230,9 @@ impl<F: Fabric> Engine<F> {
             (BlockOperation::Flush, _) => Transfer::None,
             (BlockOperation::Read, Some(len)) if fits && len > 0 => Transfer::ToInitiator(len),
             (BlockOperation::Write { .. }, Some(len)) if fits && len > 0 => Transfer::ToTarget(len),
-            _ => return self.done(request.id, Err(BlockError::Invalid)),
+            _ => return Err(BlockError::Invalid),
         };
-        self.enqueue(queue, Purpose::Block(request), transfer, None);
+        Ok((queue, transfer))
     }
 
     /// Takes a control request. It ends with [`Event::Reply`].
@@ -248,7 +254,7 @@ impl<F: Fabric> Engine<F> {
             request,
             sense: Vec::new(),
         });
-        self.enqueue(queue, Purpose::Control(control), transfer, deadline);
+        self.enqueue(queue, Purpose::Control(control), transfer, deadline, false);
     }
 
     /// The data of a [`Event::Supply`] is in place, or could not be had.
@@ -273,7 +279,7 @@ impl<F: Fabric> Engine<F> {
             channel.unclaim(slot);
             self.came_back(handle.0);
             let removed = self.queues[queue].as_ref().is_none_or(|queue| queue.removed);
-            if ok && !removed && self.is_connected(queue) {
+            if ok && !removed && (self.is_connected(queue) || self.may_part(handle.0)) {
                 self.detach(handle.0);
                 self.push_waiting(handle.0, true);
                 return self.settle(index, now);
@@ -402,8 +408,27 @@ impl<F: Fabric> Engine<F> {
         self.events.push_back(Event::Done { id, result });
     }
 
-    fn enqueue(&mut self, queue: usize, purpose: Purpose, transfer: Transfer, deadline: Option<Instant>) {
-        let key = self.requests.insert(Request {
+    pub(super) fn enqueue(
+        &mut self,
+        queue: usize,
+        purpose: Purpose,
+        transfer: Transfer,
+        deadline: Option<Instant>,
+        foreign: bool,
+    ) {
+        let key = self.insert(queue, purpose, transfer, deadline, foreign);
+        self.push_waiting(key, self.mutated.is(Mutation::LastInFirstOut));
+    }
+
+    pub(super) fn insert(
+        &mut self,
+        queue: usize,
+        purpose: Purpose,
+        transfer: Transfer,
+        deadline: Option<Instant>,
+        foreign: bool,
+    ) -> Key {
+        self.requests.insert(Request {
             purpose,
             transfer,
             stage: Stage::Waiting,
@@ -417,8 +442,8 @@ impl<F: Fabric> Engine<F> {
             deadline,
             answer: None,
             told: false,
-        });
-        self.push_waiting(key, self.mutated.is(Mutation::LastInFirstOut));
+            foreign,
+        })
     }
 
     /// The place of a session.
@@ -427,7 +452,7 @@ impl<F: Fabric> Engine<F> {
     }
 
     /// The session's place; it is made when it is new.
-    fn session(&mut self, key: SessionKey) -> usize {
+    pub(super) fn session(&mut self, key: SessionKey) -> usize {
         if let Some(&index) = self.session_index.get(&key) {
             return index;
         }

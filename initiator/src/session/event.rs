@@ -1,6 +1,7 @@
 //! What the engine tells its caller.
 
 use super::channel::ChannelError;
+use super::handover::Handover;
 use super::request::{BlockResult, ControlReply, Key, RequestId, SessionKey};
 use crate::fabric::{Extent, QueuePairId};
 use crate::scsi::BlockError;
@@ -58,6 +59,10 @@ pub enum Event {
         /// The answer, or why there is none.
         result: Result<TaskResponse, BlockError>,
     },
+    /// A request is to go on where its session has a channel: give it to another engine's
+    /// [`Engine::take_over`](super::Engine::take_over), or where it came from to
+    /// [`Engine::take_back`](super::Engine::take_back). This engine knows it no more.
+    HandOver(Handover),
     /// A channel went down; its requests end as soon as the target cannot touch their memory any more.
     ChannelFailed {
         /// The queue pair.

@@ -7,7 +7,7 @@
 //! [`Fence::Relogin`](super::Fence::Relogin): a login that ends the old nexus ends this session's other channels too, and
 //! is not the engine's to make.
 
-use super::channel::Channel;
+use super::channel::{Channel, Fence};
 use super::engine::Engine;
 use super::mutation::Mutation;
 use super::request::{BlockOperation, Key, Purpose, Stage};
@@ -24,6 +24,34 @@ pub(super) struct Fenced {
     /// The channel the reset was sent on, and its tag.
     sent: Option<(usize, u64)>,
     pub(super) limit: Instant,
+}
+
+impl Fenced {
+    pub(super) fn new(queue: usize, write: Key, limit: Instant) -> Self {
+        Self {
+            queue,
+            writes: vec![write],
+            sent: None,
+            limit,
+        }
+    }
+
+    pub(super) fn is_of(&self, queue: usize) -> bool {
+        self.queue == queue
+    }
+
+    /// Further writes of the unit may join it.
+    pub(super) fn is_unsent(&self, queue: usize) -> bool {
+        self.is_of(queue) && self.sent.is_none()
+    }
+
+    pub(super) fn add(&mut self, write: Key) {
+        self.writes.push(write);
+    }
+
+    pub(super) fn into_writes(self) -> Vec<Key> {
+        self.writes
+    }
 }
 
 impl<F: Fabric> Engine<F> {
@@ -70,7 +98,7 @@ impl<F: Fabric> Engine<F> {
     }
 
     /// A command was with the target when its channel went, and was not answered.
-    pub(super) fn unanswered(&mut self, key: Key, now: Instant) {
+    pub(super) fn unanswered(&mut self, key: Key, fence: Fence, now: Instant) {
         let Some(request) = self.requests.get(key) else { return };
         let queue = request.queue;
         let removed = self.queues[queue].as_ref().is_none_or(|queue| queue.removed);
@@ -78,8 +106,12 @@ impl<F: Fabric> Engine<F> {
             // Its caller knows better whether it may be carried out twice.
             return self.end(key, Err(BlockError::Transport));
         };
-        if removed || request.is_over(now) || !self.is_connected(queue) {
+        let block = *block;
+        if removed || request.is_over(now) {
             return self.end(key, Err(BlockError::Transport));
+        }
+        if !self.is_connected(queue) {
+            return self.part_unanswered(key, block, fence);
         }
         let write = matches!(block.operation, BlockOperation::Write { .. });
         if write && !self.can_reset(queue) {
@@ -89,25 +121,10 @@ impl<F: Fabric> Engine<F> {
         if !write || self.mutated.is(Mutation::ResendUnfenced) {
             return self.push_waiting(key, true);
         }
-        if let Some(request) = self.requests.get_mut(key) {
-            request.stage = Stage::Fenced;
-        }
-        match self
-            .fences
-            .iter_mut()
-            .find(|fence| fence.queue == queue && fence.sent.is_none())
-        {
-            Some(fence) => fence.writes.push(key),
-            None => self.fences.push(Fenced {
-                queue,
-                writes: vec![key],
-                sent: None,
-                limit: now + self.limits.task + self.limits.task,
-            }),
-        }
+        self.await_reset(key, queue, now);
     }
 
-    fn can_reset(&self, queue: usize) -> bool {
+    pub(super) fn can_reset(&self, queue: usize) -> bool {
         let session = self.queues[queue].as_ref().map(|queue| queue.session);
         let Some(session) = session.and_then(|session| self.sessions[session].as_ref()) else {
             return false;

@@ -12,6 +12,7 @@ mod event;
 mod expiry;
 mod failover;
 mod figures;
+mod handover;
 mod key_map;
 mod login;
 mod mutation;
@@ -29,6 +30,7 @@ pub use control::{TaskRequest, UnitFunction};
 pub use engine::{DiskSetup, Engine, Limits};
 pub use event::{Event, Handle};
 pub use figures::{ChannelState, DiskState};
+pub use handover::Handover;
 pub use login::{ChannelSequence, Granted, LoginError, LoginParameters, reject_reason};
 #[doc(hidden)]
 pub use mutation::Mutation;

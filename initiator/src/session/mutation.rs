@@ -68,6 +68,8 @@ pub enum Mutation {
     TaskWithoutCredit,
     /// A write of unknown fate is sent again without a fence.
     ResendUnfenced,
+    /// A write of unknown fate is handed over as one that was never sent.
+    HandedOverUnfenced,
     /// Immediate data is sent whether it was granted or not.
     ImmediateUnchecked,
     /// A unit that is shared with others is reset.

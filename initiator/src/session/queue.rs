@@ -151,7 +151,7 @@ impl<F: Fabric> Engine<F> {
                 continue;
             };
             if session.channels.is_empty() {
-                self.fail_waiting(queue, BlockError::Transport);
+                self.part_with(queue);
                 continue;
             }
             if self.is_full(queue) {

@@ -133,6 +133,8 @@ pub(super) struct Request {
     pub(super) answer: Option<Answer>,
     /// Its end was reported already; only its memory is still with the target.
     pub(super) told: bool,
+    /// Another engine handed it over.
+    pub(super) foreign: bool,
 }
 
 /// A response, as far as it outlives the IU it came in.

@@ -95,7 +95,7 @@ impl<F: Fabric> Engine<F> {
         let Some(request) = self.requests.get(key) else { return };
         let over = request.is_over(now) || request.attempts == u8::MAX;
         let queue = request.queue;
-        let open = self.is_connected(queue);
+        let open = self.is_connected(queue) || self.may_part(key);
         let removed = self.queues[queue].as_ref().is_none_or(|queue| queue.removed);
         if over || !open || removed {
             let why = match (open, removed) {
@@ -244,7 +244,7 @@ impl<F: Fabric> Engine<F> {
             return self.detach_waiting(index);
         }
         for queue in state.queues.clone() {
-            self.fail_waiting(queue, BlockError::Transport);
+            self.part_with(queue);
         }
     }
 
@@ -290,6 +290,7 @@ impl<F: Fabric> Engine<F> {
             let Some(channel) = &mut self.channels[index] else {
                 return;
             };
+            let fence = channel.fence;
             let Slot::Command { request, answered, .. } = channel.slots[usize::from(slot)] else {
                 continue;
             };
@@ -302,7 +303,7 @@ impl<F: Fabric> Engine<F> {
             } else if posted {
                 channel.free_command(slot);
                 self.came_back(request);
-                self.unanswered(request, now);
+                self.unanswered(request, fence, now);
             }
         }
         let Some(channel) = &self.channels[index] else { return };

@@ -113,6 +113,9 @@ impl World {
                 self.client.task_done(self.engine.fabric(), id, result);
                 self.reset_ended(id, result);
             }
+            Event::HandOver(handover) => {
+                self.broken(rule::PROTOCOL, format!("{handover:?}, and there is no other engine"));
+            }
             Event::Reply { id, result } => self.client.replied(self.engine.fabric(), id, result),
             Event::ChannelFailed { qp, session, reason } => {
                 let limit = self.now + SLACK;

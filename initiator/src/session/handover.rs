@@ -1,0 +1,147 @@
+//! Requests of a reactor whose session has channels on other reactors only.
+//!
+//! The queues of a block device stay with their reactors, channels come and go. A reactor without a live channel hands
+//! a request to one that has, gets its end back and tells the block layer. Only requests that hold nothing are handed
+//! over: their memory cannot be touched any more, and of a write that may have been carried out this is said, so that
+//! whoever takes it over has the unit reset first (the fence rule).
+
+use super::engine::Engine;
+use super::event::Event;
+use super::failover::Fenced;
+use super::mutation::Mutation;
+use super::request::{BlockOperation, BlockRequest, Key, Purpose, SessionKey, Stage};
+use crate::fabric::Fabric;
+use crate::scsi::BlockError;
+use crate::session::Fence;
+use crate::time::Instant;
+
+/// A request on its way to another engine of its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Handover {
+    /// The request. Whoever takes it over may give it an id of its own.
+    pub request: BlockRequest,
+    /// A write that was with the target when its channel broke.
+    pub doubtful: bool,
+    /// What is left of its time; nothing when it was never sent.
+    pub deadline: Option<Instant>,
+}
+
+impl<F: Fabric> Engine<F> {
+    /// Whether other engines have channels of a session. Its requests are handed over then while there is none here
+    /// ([`Event::HandOver`]), and fail otherwise.
+    pub fn set_elsewhere(&mut self, session: SessionKey, elsewhere: bool) {
+        let index = self.session(session);
+        if let Some(session) = &mut self.sessions[index] {
+            session.elsewhere = elsewhere;
+        }
+    }
+
+    /// Takes over a request of another engine. It ends as one that was submitted here, or is handed on with
+    /// [`Event::HandOver`] when there is no channel here either.
+    pub fn take_over(&mut self, handover: Handover, now: Instant) {
+        self.take(handover, true, now);
+    }
+
+    /// Takes a request back that could not be served where it was handed to: it goes on as one that was submitted here.
+    pub fn take_back(&mut self, handover: Handover, now: Instant) {
+        self.take(handover, false, now);
+    }
+
+    fn take(&mut self, handover: Handover, foreign: bool, now: Instant) {
+        let Handover {
+            request,
+            doubtful,
+            deadline,
+        } = handover;
+        let (queue, transfer) = match self.check(&request) {
+            Ok(found) => found,
+            Err(why) => return self.done(request.id, Err(why)),
+        };
+        if !doubtful {
+            return self.enqueue(queue, Purpose::Block(request), transfer, deadline, foreign);
+        }
+        if self.is_connected(queue) && self.can_reset(queue) {
+            let key = self.insert(queue, Purpose::Block(request), transfer, deadline, foreign);
+            return self.await_reset(key, queue, now);
+        }
+        if !self.is_connected(queue) && (foreign || self.is_elsewhere(queue)) {
+            return self.events.push_back(Event::HandOver(handover));
+        }
+        self.done(request.id, Err(BlockError::Transport));
+    }
+
+    /// A write of unknown fate joins those that wait for the reset of their unit.
+    pub(super) fn await_reset(&mut self, key: Key, queue: usize, now: Instant) {
+        if let Some(request) = self.requests.get_mut(key) {
+            request.stage = Stage::Fenced;
+        }
+        let unsent = |fence: &&mut Fenced| fence.is_unsent(queue);
+        match self.fences.iter_mut().find(unsent) {
+            Some(fence) => fence.add(key),
+            None => self
+                .fences
+                .push(Fenced::new(queue, key, now + self.limits.task + self.limits.task)),
+        }
+    }
+
+    fn is_elsewhere(&self, queue: usize) -> bool {
+        let session = self.queues[queue].as_ref().map(|queue| queue.session);
+        let session = session.and_then(|session| self.sessions[session].as_ref());
+        session.is_some_and(|session| session.elsewhere)
+    }
+
+    /// Whether a request can go on when its session has no channel here.
+    pub(super) fn may_part(&self, key: Key) -> bool {
+        self.requests.get(key).is_some_and(|request| {
+            matches!(request.purpose, Purpose::Block(_)) && (request.foreign || self.is_elsewhere(request.queue))
+        })
+    }
+
+    /// The session of a queue has no channel here: what waits goes where there is one, or fails.
+    pub(super) fn part_with(&mut self, queue: usize) {
+        while let Some(place) = self.fences.iter().position(|fence| fence.is_of(queue)) {
+            for key in self.fences.swap_remove(place).into_writes() {
+                self.part(key, true);
+            }
+        }
+        let mut delayed = std::mem::take(&mut self.delayed);
+        delayed.retain(|&key| {
+            let here = self.requests.get(key).is_some_and(|request| request.queue == queue);
+            if here && !self.mutated.is(Mutation::DelayedForgotten) {
+                self.part(key, false);
+            }
+            !here
+        });
+        self.delayed = delayed;
+        while let Some(key) = self.pop_waiting(queue) {
+            self.part(key, false);
+        }
+    }
+
+    /// Hands over a request that the target cannot touch anything of, or fails it.
+    pub(super) fn part(&mut self, key: Key, doubtful: bool) {
+        if !self.may_part(key) {
+            return self.end(key, Err(BlockError::Transport));
+        }
+        self.detach(key);
+        let Some(request) = self.requests.get(key) else { return };
+        let Purpose::Block(block) = request.purpose else {
+            return;
+        };
+        self.events.push_back(Event::HandOver(Handover {
+            request: block,
+            doubtful: doubtful && !self.mutated.is(Mutation::HandedOverUnfenced),
+            deadline: request.deadline,
+        }));
+        self.forget(key);
+    }
+
+    /// A command was with the target when the last channel here went, and was not answered.
+    pub(super) fn part_unanswered(&mut self, key: Key, block: BlockRequest, fence: Fence) {
+        let write = matches!(block.operation, BlockOperation::Write { .. });
+        if write && fence != Fence::LunReset {
+            return self.end(key, Err(BlockError::Transport));
+        }
+        self.part(key, write);
+    }
+}
