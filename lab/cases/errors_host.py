@@ -53,6 +53,8 @@ def no_umad(bench):
     """ib_umad, which discovery needs, is not loaded."""
     with without_module("ib_umad", "/dev/infiniband/umad0"):
         check_told(daemon.cli("discover"), HOST, "ib_umad", "modprobe")
+        for words in (("-d", "umad0"), ("-d", "/dev/infiniband/umad0", "-i", "rxe0")):
+            check_told(daemon.cli("discover", *words), HOST, "no umad device", "modprobe ib_umad")
 
 
 @case()

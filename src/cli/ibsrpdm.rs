@@ -87,7 +87,7 @@ fn parse(arguments: &mut impl Iterator<Item = String>) -> Result<Options, String
 fn scan(options: &Options) -> Result<ScanReport, String> {
     let patience = Patience::default();
     let port = match &options.umad {
-        Some(umad) => PortSelector::from(umad.as_str()),
+        Some(umad) => PortSelector::umad(umad),
         None => {
             let ports = ports::list(&Roots::default()).map_err(|error| error.to_string())?;
             let port = default_port(&ports)?;

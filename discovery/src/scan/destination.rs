@@ -54,31 +54,54 @@ impl FromStr for Destination {
 
 /// A local port, as a caller names it: `rxe0`, `rxe0/1`, `rxe0:1`, `umad0` or `/dev/infiniband/umad0`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct PortSelector(String);
+pub struct PortSelector {
+    text: String,
+    umad_only: bool,
+}
 
 impl PortSelector {
+    /// The port of a umad device: a name that is none's selects nothing.
+    #[must_use]
+    pub fn umad(text: &str) -> Self {
+        Self {
+            text: text.to_owned(),
+            umad_only: true,
+        }
+    }
+
     /// Whether it means `port`.
     #[must_use]
     pub fn selects(&self, port: &Port) -> bool {
-        let text = &self.0;
+        let text = &self.text;
         let umad = port.umad.as_deref();
         let is_umad = umad.is_some_and(|p| p == Path::new(text) || p.file_name() == Some(text.as_ref()));
         let is_port = text
             .rsplit_once(['/', ':'])
             .is_some_and(|(device, number)| device == port.name.device && number.parse() == Ok(port.name.number));
-        is_umad || is_port || *text == port.name.device
+        is_umad || !self.umad_only && (is_port || *text == port.name.device)
+    }
+
+    /// Whether a umad device is meant, be it there or not.
+    #[must_use]
+    pub fn means_umad(&self) -> bool {
+        let name = self.text.rsplit('/').next().unwrap_or_default();
+        let number = name.strip_prefix("umad");
+        self.umad_only || number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
     }
 }
 
 impl From<&str> for PortSelector {
     fn from(text: &str) -> Self {
-        Self(text.to_owned())
+        Self {
+            text: text.to_owned(),
+            umad_only: false,
+        }
     }
 }
 
 impl fmt::Display for PortSelector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 

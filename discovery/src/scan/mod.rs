@@ -258,6 +258,25 @@ pub enum ScanError {
         /// Those that are there.
         known: String,
     },
+    /// A umad device was named that is not there.
+    #[error("there is no umad device {selector}; there are: {known}")]
+    NoSuchUmad {
+        /// As it was named.
+        selector: String,
+        /// Those that are there, with their ports.
+        known: String,
+    },
+    /// A umad device was named on a host that has none.
+    #[error(
+        "there is no umad device {selector}, nor any other: the ib_umad module is not loaded (modprobe ib_umad), or no \
+         port takes management datagrams, as those of iWARP do not; the RDMA ports of this host: {ports}"
+    )]
+    NoUmad {
+        /// As it was named.
+        selector: String,
+        /// The ports.
+        ports: String,
+    },
     /// There is no port at all.
     #[error(
         "this host has no RDMA port (load the driver of the adapter; for soft-RoCE: modprobe rdma_rxe; \
@@ -361,18 +380,12 @@ fn chosen_ports<'a>(
     options: &ScanOptions,
     report: &mut ScanReport,
 ) -> Result<Chosen<'a>, ScanError> {
+    if ports.is_empty() {
+        return Err(ScanError::NoPort);
+    }
     for selector in &options.ports {
         if !ports.iter().any(|port| selector.selects(port)) {
-            let known: Vec<String> = ports.iter().map(|port| port.name.to_string()).collect();
-            let known = if known.is_empty() {
-                "none".to_owned()
-            } else {
-                known.join(", ")
-            };
-            return Err(ScanError::NoSuchPort {
-                selector: selector.to_string(),
-                known,
-            });
+            return Err(not_there(selector, ports));
         }
     }
     let all = options.ports.is_empty();
@@ -391,10 +404,29 @@ fn chosen_ports<'a>(
             LinkLayer::Unknown => report.problem(Severity::Error, Some(port), None, Cause::LinkLayer),
         }
     }
-    if ports.is_empty() {
-        return Err(ScanError::NoPort);
-    }
     Ok(chosen)
+}
+
+/// What was named in vain, and what is there instead.
+fn not_there(selector: &PortSelector, ports: &[Port]) -> ScanError {
+    let names: Vec<String> = ports.iter().map(|port| port.name.to_string()).collect();
+    let umad = |port: &Port| Some(format!("{} ({})", port.umad.as_ref()?.display(), port.name));
+    let umads: Vec<String> = ports.iter().filter_map(umad).collect();
+    let (selector, is_umad) = (selector.to_string(), selector.means_umad());
+    match (is_umad, umads.is_empty()) {
+        (false, _) => ScanError::NoSuchPort {
+            selector,
+            known: names.join(", "),
+        },
+        (true, false) => ScanError::NoSuchUmad {
+            selector,
+            known: umads.join(", "),
+        },
+        (true, true) => ScanError::NoUmad {
+            selector,
+            ports: names.join(", "),
+        },
+    }
 }
 
 impl ScanReport {
