@@ -354,7 +354,7 @@ pub fn discover_with<T: MadTransport>(
         match open(port) {
             Ok(transport) => {
                 used += 1;
-                run::scan_port(port, transport, candidates, options, &mut report);
+                run::scan_port(port, transport, candidates, options, &mut report, &mut *progress);
             }
             Err(error) => report.problem(severity(asked), Some(port), None, error),
         }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::candidates::Candidate;
-use super::{Cause, FoundUnit, Node, ScanOptions, ScanReport, Severity};
+use super::{Cause, FoundUnit, Node, Progress, ScanOptions, ScanReport, Severity};
 use crate::device_management::{IoUnit, Step, Survey, SurveyError};
 use crate::ports::{LinkLayer, Port};
 use crate::targets::{SeenThrough, targets_of};
@@ -25,10 +25,11 @@ pub(super) fn scan_port(
     candidates: Vec<Candidate>,
     options: &ScanOptions,
     report: &mut ScanReport,
+    progress: &mut dyn FnMut(&Progress),
 ) {
     let mut exchange = Exchange::new(transport, options.patience, options.at_once);
     let mut outcomes: Vec<Option<Outcome>> = candidates.iter().map(|_| None).collect();
-    let ended = survey_all(&mut exchange, port, &candidates, options, &mut outcomes);
+    let ended = survey_all(&mut exchange, port, &candidates, options, &mut outcomes, progress);
     if exchange.strays() > 0 {
         tracing::debug!(port = %port.name, strays = exchange.strays(), "datagrams that answered nothing");
     }
@@ -57,12 +58,23 @@ fn survey_all<T: MadTransport>(
     candidates: &[Candidate],
     options: &ScanOptions,
     outcomes: &mut [Option<Outcome>],
+    progress: &mut dyn FnMut(&Progress),
 ) -> Result<(), TransportError> {
     let mut waiting: VecDeque<(usize, &Candidate)> = candidates.iter().enumerate().collect();
     let mut running: HashMap<Ticket, Running> = HashMap::new();
     // Surveys of agents that are busy, and what they are asked when.
     let mut paused: Vec<(Instant, Query, Running)> = Vec::new();
+    let mut told = Progress {
+        port: port.name.clone(),
+        asked: 0,
+        left: 0,
+        units: 0,
+    };
     loop {
+        told.left = (waiting.len() + running.len() + paused.len()) as u64;
+        if told.asked > 0 {
+            progress(&told);
+        }
         let now = exchange.now();
         for (_, query, run) in paused.extract_if(.., |(until, ..)| *until <= now) {
             running.insert(exchange.submit(query), run);
@@ -85,6 +97,7 @@ fn survey_all<T: MadTransport>(
         let Some(mut run) = running.remove(&ticket) else {
             continue;
         };
+        told.asked += 1;
         let outcome = match run.survey.answer(result) {
             Step::Done(outcome) => outcome,
             // RoCE has no subnet administration to ask; a survey over a GRH does not want it either.
@@ -103,6 +116,7 @@ fn survey_all<T: MadTransport>(
                 continue;
             }
         };
+        told.units += usize::from(outcome.is_ok());
         if let Some(place) = outcomes.get_mut(run.index) {
             *place = Some(outcome);
         }

@@ -123,6 +123,26 @@ fn the_host_itself_and_its_neighbours() {
 }
 
 #[test]
+fn progress_is_told() {
+    let ports = [port("rxe0", "eth9", OWN, &["10.9.0.1"])];
+    let mut known = Known {
+        now: both(),
+        ..Known::default()
+    };
+    let mut told: Vec<(u64, u64, usize)> = Vec::new();
+    let mut progress = |progress: &Progress| {
+        assert_eq!(progress.port.to_string(), "rxe0/1");
+        told.push((progress.asked, progress.left, progress.units));
+    };
+    let open = |_: &Port| Ok(Fabric::new(agents()));
+    discover_with(&ports, &mut known, open, &options(&[]), &mut progress).unwrap();
+    // Each agent: itself, its unit, two controllers with their services.
+    let asked: Vec<u64> = told.iter().map(|(asked, ..)| *asked).collect();
+    assert_eq!(asked, (1..=12).collect::<Vec<_>>());
+    assert_eq!((told[0], told[11]), ((1, 2, 0), (12, 0, 2)));
+}
+
+#[test]
 fn without_a_port_the_listing_says_what_to_add() {
     let mut known = Known {
         now: both(),
