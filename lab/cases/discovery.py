@@ -5,9 +5,12 @@ import pathlib
 import re
 import tempfile
 
-from . import daemon, target
-from .command import attempt, check, equal, run
+from . import daemon, resources, target
+from .command import attempt, check, equal, run, wait_until
 from .registry import case
+
+GIDS = pathlib.Path("/sys/class/infiniband/rxe0/ports/1/gids")
+CONFIGURATION = pathlib.Path("/etc/ublk-srp/config.toml")
 
 
 @case()
@@ -75,7 +78,7 @@ def called_ibsrpdm(bench):
 @case()
 def configured(bench):
     """The configuration file has the daemon watch, and discover know the port; a mistake in it is named."""
-    file = pathlib.Path("/etc/ublk-srp/config.toml")
+    file = CONFIGURATION
     file.parent.mkdir(exist_ok=True)
     try:
         file.write_text("[discovery]\n\nwacth = true\n")
@@ -96,3 +99,59 @@ def configured(bench):
         equal("line with the port configured", daemon.cli("discover", "-c").out, target.line() + "\n")
     finally:
         file.unlink(missing_ok=True)
+
+
+def gids():
+    return sorted(gid for gid in (each.read_text().strip() for each in GIDS.glob("[0-9]")) if gid.strip("0:"))
+
+
+@case(limit=150, pair=True)
+def hca_comes_back(bench):
+    """The HCA is removed under a session and comes back, twice: a daemon that watches survives it, says why the session is
+    lost, lets its disk be detached, and then finds and attaches everything again."""
+    env = target.environment()
+    network = target.environment("fabric")["NETDEV"]
+    CONFIGURATION.parent.mkdir(exist_ok=True)
+    CONFIGURATION.write_text(f"[discovery]\nwatch = true\nperiod = 5\nrdma_cm_port = {env['PORT']}\n")
+    scan = ("discover", "-c", env["DEST4"].rpartition(":")[0])
+    before = gids()
+    try:
+        assert bench.daemon
+        for _ in range(2):
+            equal("line", daemon.cli(*scan).out, target.line() + "\n")
+            (disk,) = bench.attach(None, "--lun", "1").values()
+            disk.check_works()
+            held = bench.daemon.open_files()
+            run("rdma", "link", "delete", "rxe0", limit=30)
+
+            def session():
+                (found,) = daemon.answer("list")["sessions"]
+                return found
+
+            wait_until("the session is lost", lambda: session()["state"] == "lost", 10)
+            check("RDMA device was removed" in session()["reason"], session())
+            outcome = attempt("dd", f"if={disk.path}", "of=/dev/null", "bs=4k", "count=1", "iflag=direct", limit=20)
+            check(outcome.code != 0 and "error" in outcome.err, outcome.told())
+            outcome = daemon.cli(*scan)
+            check(outcome.code == 4 and "no RDMA" in outcome.err, outcome.told())
+            outcome = daemon.cli("attach", target.line(initiator_ext="1"), limit=60)
+            check(outcome.code in (4, 6) and "hint:" in outcome.err, outcome.told())
+            run("rdma", "link", "add", "rxe0", "type", "rxe", "netdev", network)
+            wait_until("the port has its addresses again", lambda: gids() == before, 10)
+            # While the session lost holds what is left of the old HCA, the new one is another.
+            (other,) = bench.attach(target.line(initiator_ext="1"), "--lun", "2").values()
+            other.check_works()
+            outcome = daemon.cli("attach", target.line(), "--lun", "1")
+            check(outcome.code == 5 and "lost" in outcome.err and "detach" in outcome.err, outcome.told())
+            bench.detach(disk)
+            other.check_works()
+            bench.detach(other)
+            resources.check_released()
+        # librdmacm keeps what it had open of an HCA that went.
+        now = bench.daemon.open_files()
+        check(now <= held + 4, f"{now} files are open, {held} while a disk was attached")
+        check(bench.daemon.running(), "the daemon has ended")
+    finally:
+        CONFIGURATION.unlink(missing_ok=True)
+        if not GIDS.exists():
+            run("rdma", "link", "add", "rxe0", "type", "rxe", "netdev", network)

@@ -233,6 +233,8 @@ impl Backend for SrpBackend {
             }
             Message::ReleaseChannel(qp, reply) => {
                 let parts = self.engine.fabric_mut().release(qp);
+                // Where it was the last, its parts keep the queue until they are destroyed elsewhere.
+                self.engine.fabric_mut().detach_unused();
                 self.arenas.retain(|(other, ..)| *other != qp);
                 self.watch_completions(out);
                 let _ = reply.send(parts);

@@ -111,6 +111,11 @@ impl<T: MadTransport> Watcher<T> {
         }
     }
 
+    /// The clock of what carries its datagrams.
+    pub fn now(&self) -> Instant {
+        self.exchange.now()
+    }
+
     /// The targets known now.
     pub fn known(&self) -> &[Known] {
         self.table.known()

@@ -10,9 +10,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use srp_discovery::ports::{self, LinkLayer, Port, PortName, PortState, Roots};
+use srp_discovery::ports::{self, LinkLayer, Port, PortName, Roots};
 use srp_discovery::rules::Rules;
 use srp_discovery::scan::Severity;
+use srp_discovery::transport::MadTransport;
 use srp_discovery::umad::Umad;
 use srp_discovery::watch::{WatchEvent, WatchOptions, Watcher};
 use srp_verbs::device::{Device, DeviceEvent};
@@ -112,91 +113,128 @@ impl Share {
 }
 
 fn look_after_ports(share: &Share) {
-    let mut watched: HashMap<PortName, JoinHandle<()>> = HashMap::new();
-    let mut complaints: HashMap<PortName, String> = HashMap::new();
+    let mut ports = Ports::default();
     while !share.stopped() {
-        watched.retain(|_, thread| !thread.is_finished());
-        let ports = ports::list(&Roots::default()).unwrap_or_default();
-        for port in ports.into_iter().filter(is_watchable) {
-            if watched.contains_key(&port.name) {
-                continue;
-            }
-            let name = port.name.clone();
-            let started = Umad::open_for_reports(&port)
-                .map_err(|error| error.to_string())
-                .and_then(|umad| {
-                    let share = share.clone();
-                    let watch = move || {
-                        share.known.port_is(&port);
-                        let name = port.name.clone();
-                        watch_port(port, umad, &share);
-                        share.known.forget(&name);
-                    };
-                    let thread = thread::Builder::new().name("ublk-srp-watch".into()).spawn(watch);
-                    thread.map_err(|error| error.to_string())
-                });
-            match started {
-                Ok(thread) => {
-                    complaints.remove(&name);
-                    watched.insert(name, thread);
-                }
-                // Once, and not every time.
-                Err(error) if complaints.get(&name) != Some(&error) => {
-                    tracing::warn!(port = %name, error, "the port cannot be watched for targets");
-                    complaints.insert(name, error);
-                }
-                Err(_) => {}
-            }
-        }
+        ports.look(listed(), |port| start_on(port, share));
         let until = Instant::now() + LOOK;
         while !share.stopped() && Instant::now() < until {
             thread::sleep(SLICE);
         }
     }
-    for (_, thread) in watched {
+    for (_, thread) in ports.watched {
         // One that panicked has said so.
         let _ = thread.join();
     }
 }
 
-fn is_watchable(port: &Port) -> bool {
-    port.link_layer == LinkLayer::InfiniBand && port.state == PortState::Active
+fn listed() -> Vec<Port> {
+    ports::list(&Roots::default()).unwrap_or_default()
 }
 
-/// Watches one port until it is gone.
-fn watch_port(mut port: Port, umad: Umad, share: &Share) {
+/// The ports that are watched, and what was said about others.
+#[derive(Default)]
+struct Ports {
+    watched: HashMap<PortName, JoinHandle<()>>,
+    complaints: HashMap<PortName, String>,
+}
+
+impl Ports {
+    /// Starts on every InfiniBand port that nobody watches: that is new, or back again, or could not be watched before.
+    fn look(&mut self, ports: Vec<Port>, mut start: impl FnMut(&Port) -> Result<JoinHandle<()>, String>) {
+        self.watched.retain(|_, thread| !thread.is_finished());
+        let is_there = |name: &PortName| ports.iter().any(|port| port.name == *name);
+        self.complaints.retain(|name, _| is_there(name));
+        for port in ports {
+            if port.link_layer != LinkLayer::InfiniBand || self.watched.contains_key(&port.name) {
+                continue;
+            }
+            match start(&port) {
+                Ok(thread) => {
+                    self.complaints.remove(&port.name);
+                    self.watched.insert(port.name, thread);
+                }
+                // Once, and not every time.
+                Err(error) if self.complaints.get(&port.name) != Some(&error) => {
+                    tracing::warn!(port = %port.name, error, "the port cannot be watched for targets so far");
+                    self.complaints.insert(port.name, error);
+                }
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+fn start_on(port: &Port, share: &Share) -> Result<JoinHandle<()>, String> {
+    let umad = Umad::open_for_reports(port).map_err(|error| error.to_string())?;
+    let (port, share) = (port.clone(), share.clone());
+    let watch = move || {
+        let name = port.name.clone();
+        // Its events make what happens to the port known at once; without them it is read from time to time.
+        let device = Device::open(&name.device)
+            .inspect_err(|error| tracing::warn!(port = %name, %error, "no events of the HCA"))
+            .ok();
+        let look = |seen: &mut Happened| {
+            if let Some(device) = device.as_deref() {
+                seen.look(device, name.number);
+            }
+        };
+        watch_port(port, umad, look, listed, &share);
+    };
+    let thread = thread::Builder::new().name("ublk-srp-watch".into()).spawn(watch);
+    thread.map_err(|error| error.to_string())
+}
+
+/// Watches one port until it is gone, or the watch ends. `look` tells what has happened to it since the last time, `list`
+/// what it is like now.
+fn watch_port(
+    port: Port,
+    transport: impl MadTransport,
+    look: impl Fn(&mut Happened),
+    list: impl Fn() -> Vec<Port>,
+    share: &Share,
+) {
     let name = port.name.clone();
     tracing::info!(port = %name, "watching for targets");
-    // Its events make what happens to the port known at once; without them it is read from time to time.
-    let device = Device::open(&name.device)
-        .inspect_err(|error| tracing::warn!(port = %name, %error, "no events of the HCA"))
-        .ok();
+    share.known.port_is(&port);
     let options = WatchOptions {
         period: share.period,
         ..WatchOptions::default()
     };
-    let mut watcher = Watcher::new(port.clone(), umad, options);
-    let mut read_at = Instant::now() + READ;
+    let mut watcher = Watcher::new(port.clone(), transport, options);
+    match watch_until_lost(port, &mut watcher, look, list, share) {
+        None => watcher.close(),
+        Some(reason) => {
+            tracing::warn!(port = %name, reason, "the port is not watched any more, until it is back");
+            for known in watcher.known() {
+                drop(share.events.send(WatchEvent::Vanished(Box::new(known.target.clone()))));
+            }
+        }
+    }
+    share.known.forget(&name);
+}
+
+/// Why the port is lost; nothing when the watch ends.
+fn watch_until_lost<T: MadTransport>(
+    mut port: Port,
+    watcher: &mut Watcher<T>,
+    look: impl Fn(&mut Happened),
+    list: impl Fn() -> Vec<Port>,
+    share: &Share,
+) -> Option<String> {
+    let name = port.name.clone();
+    let mut read_at = watcher.now() + READ;
     // What happens to the port does not wait for the end of a scan: it may well be why that takes so long.
     let mut seen = Happened::default();
-    let look = |seen: &mut Happened| {
-        if let Some(device) = device.as_deref() {
-            seen.look(device, name.number);
-        }
-    };
     while !share.stopped() {
         look(&mut seen);
         let happened = std::mem::take(&mut seen);
         if happened.gone {
-            tracing::warn!(port = %name, "the HCA is gone");
-            return;
+            return Some("the HCA is gone".to_owned());
         }
-        if happened.port || Instant::now() >= read_at {
-            read_at = Instant::now() + READ;
-            let ports = ports::list(&Roots::default()).unwrap_or_default();
-            let Some(now) = ports.into_iter().find(|port| port.name == name) else {
-                tracing::warn!(port = %name, "the port is gone");
-                return;
+        if happened.port || watcher.now() >= read_at {
+            read_at = watcher.now() + READ;
+            let Some(now) = list().into_iter().find(|port| port.name == name) else {
+                return Some("the port is gone".to_owned());
             };
             if now.state != port.state {
                 tracing::info!(port = %name, state = %now.state, "the port's state has changed");
@@ -216,16 +254,15 @@ fn watch_port(mut port: Port, umad: Umad, share: &Share) {
             look(&mut seen);
             seen.port || seen.gone || share.stopped()
         };
-        let ran = watcher.run(Instant::now() + SLICE, &mut tell, &mut interrupted);
+        let ran = watcher.run(watcher.now() + SLICE, &mut tell, &mut interrupted);
         if changed || scanned {
             share.known.targets_are(&name, watcher.known(), scanned);
         }
         if let Err(error) = ran {
-            tracing::warn!(port = %name, %error, "the port is not watched any more");
-            return;
+            return Some(error.to_string());
         }
     }
-    watcher.close();
+    None
 }
 
 /// What the HCA has told.
@@ -320,28 +357,4 @@ where
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_happens_to_other_ports_does_not_count() {
-        let after = |events: &[DeviceEvent]| {
-            let mut happened = Happened::default();
-            events.iter().for_each(|event| happened.take(event, 1));
-            (happened.port, happened.reregister, happened.gone)
-        };
-        assert_eq!(
-            after(&[DeviceEvent::PortDown(2), DeviceEvent::ClientReregister(2)]),
-            (false, false, false)
-        );
-        assert_eq!(
-            after(&[DeviceEvent::PortDown(1), DeviceEvent::PortActive(2)]),
-            (true, false, false)
-        );
-        assert_eq!(
-            after(&[DeviceEvent::SubnetManagerChange(1), DeviceEvent::LidChange(1)]),
-            (true, true, false)
-        );
-        assert_eq!(after(&[DeviceEvent::DeviceFatal]), (false, false, true));
-    }
-}
+mod tests;

@@ -210,6 +210,17 @@ impl Device {
         Ok(device)
     }
 
+    /// Whether the HCA is there still. One that was removed never comes back in this context, though an HCA of the same
+    /// name may.
+    pub fn is_there(&self) -> bool {
+        // SAFETY: attributes are plain integers, for which all zeroes is a value; the context is open.
+        let result = unsafe {
+            let mut attributes: ibv_device_attr = std::mem::zeroed();
+            rdma_sys::ibv_query_device(self.context.as_ptr(), &mut attributes)
+        };
+        result == 0
+    }
+
     /// The HCA's name, as in `/sys/class/infiniband`.
     pub fn name(&self) -> &str {
         &self.name
@@ -305,19 +316,19 @@ impl Devices {
         Self(Mutex::new(Vec::new()))
     }
 
-    /// The HCA named `name`, opened if it is not.
+    /// The HCA named `name`, opened if it is not, or anew where it was removed since and has come back.
     ///
     /// # Errors
     /// See [`DeviceError`].
     pub fn open(&self, name: &str) -> Result<Arc<Device>, DeviceError> {
         let mut devices = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         devices.retain(|device| device.strong_count() > 0);
-        if let Some(device) = devices
-            .iter()
-            .filter_map(Weak::upgrade)
-            .find(|device| device.name == name)
-        {
-            return Ok(device);
+        let mut known = devices.iter().filter_map(Weak::upgrade);
+        if let Some(device) = known.find(|device| device.name == name) {
+            if device.is_there() {
+                return Ok(device);
+            }
+            devices.retain(|known| !ptr::eq(known.as_ptr(), Arc::as_ptr(&device)));
         }
         let device = Device::open(name)?;
         devices.push(Arc::downgrade(&device));
@@ -331,11 +342,5 @@ impl Devices {
     pub fn of(&self, id: &CmId) -> Result<Arc<Device>, DeviceError> {
         let port = id.local_port().ok_or(DeviceError::Unbound)?;
         self.open(&port.device)
-    }
-
-    /// Forgets an HCA that was removed, so that one of the same name is opened anew.
-    pub fn forget(&self, device: &Arc<Device>) {
-        let mut devices = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        devices.retain(|known| !ptr::eq(known.as_ptr(), Arc::as_ptr(device)));
     }
 }

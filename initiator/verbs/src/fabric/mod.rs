@@ -158,6 +158,17 @@ impl VerbsFabric {
         Some(self.queues.remove(index).queue)
     }
 
+    /// Stops polling the completion queues that no channel uses any more: whoever keeps one keeps its HCA open, also one
+    /// that was removed.
+    pub fn detach_unused(&mut self) {
+        let channels = &self.channels;
+        let is_used = |attached: &AttachedQueue| {
+            let mut channels = channels.iter();
+            channels.any(|channel| Arc::ptr_eq(channel.parts.queue_pair.completion_queue(), &attached.queue))
+        };
+        self.queues.retain(is_used);
+    }
+
     /// The completion channels to sleep on, and their names for [`Self::acknowledge`].
     pub fn completion_channels(&self) -> impl Iterator<Item = (RawFd, CompletionToken)> {
         self.queues.iter().map(|known| (known.queue.as_raw_fd(), known.token))
