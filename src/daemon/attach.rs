@@ -19,7 +19,7 @@ use super::execute::SessionCommands;
 use super::failure::{Login, chain, failure, login_failure, nothing_attached, unusable};
 use super::kernel_peer;
 use super::liveness::names_of_port;
-use super::nexus::Nexus;
+use super::nexus::{Holder, Nexus, further_path};
 use super::session::{Request, Session, acl_name};
 use crate::rpc::protocol::{AttachParams, AttachReport, ErrorData, ErrorKind, SkippedLun};
 
@@ -88,7 +88,7 @@ pub(crate) async fn log_in(
     key: SessionKey,
     target: &TargetOptions,
     requests: &mpsc::UnboundedSender<Request>,
-    take: impl Fn(Nexus) -> Result<(), SessionKey>,
+    take: impl Fn(Nexus) -> Result<(), Holder>,
 ) -> Result<Session, ErrorData> {
     let (address, source) = endpoints(target)?;
     let max_transfer = target
@@ -182,7 +182,7 @@ async fn one_channel(
     multichannel: MultiChannel,
     index: usize,
     ends: &mut Option<Ends>,
-    take: &impl Fn(Nexus) -> Result<(), SessionKey>,
+    take: &impl Fn(Nexus) -> Result<(), Holder>,
 ) -> Result<Channel, ErrorData> {
     let address = shared.address;
     let unnamed = Login {
@@ -192,20 +192,14 @@ async fn one_channel(
     };
     let resolved = channel::resolve(&ground.connections, &ground.devices, shared).await;
     let resolved = resolved.map_err(|error| setup_failure(&error, &unnamed))?;
-    let initiator_port = initiator_port(target, &resolved.local);
-    if ends.is_none()
-        && let Err(other) = take((initiator_port, target.target_port()))
-    {
-        let message = format!(
-            "session {} is logged in between the same two ports already, or about to be",
-            other.0
-        );
-        return Err(failure(ErrorKind::Exists, message)
-            .remedy("for a second path to the same target give it an initiator_ext of its own"));
-    }
-    if ends.is_none() {
-        kernel_peer::check(target, &resolved.local)?;
-    }
+    let initiator_port = match ends {
+        Some(ends) => ends.initiator_port,
+        None => {
+            let initiator_port = take_nexus(target, &resolved.local, take)?;
+            kernel_peer::check(target, &resolved.local)?;
+            initiator_port
+        }
+    };
     let Ends { local, .. } = ends.insert(Ends {
         local: resolved.local.clone(),
         peer: resolved.peer,
@@ -264,6 +258,36 @@ fn setup_failure(error: &ChannelSetupError, login: &Login<'_>) -> ErrorData {
         ChannelSetupError::NoDevice(_) => failure(ErrorKind::Target, error.to_string())
             .remedy("check the route (`ip route get`) and the RDMA devices (`rdma link`)"),
         other => failure(ErrorKind::Host, chain(other)),
+    }
+}
+
+/// Takes the nexus to log in with, and says what this side is called in it.
+fn take_nexus(
+    target: &TargetOptions,
+    local: &LocalEnd,
+    take: &impl Fn(Nexus) -> Result<(), Holder>,
+) -> Result<PortId, ErrorData> {
+    let mut target = target.clone();
+    loop {
+        let initiator_port = initiator_port(&target, local);
+        let Err(holder) = take((initiator_port, target.target_port())) else {
+            return Ok(initiator_port);
+        };
+        if let Some(extension) = further_path(&target, holder) {
+            tracing::info!(
+                other = holder.session.0,
+                initiator_ext = format!("{extension:016x}"),
+                "a further path to a target that has a session: it gets an initiator_ext of its own"
+            );
+            target.initiator_ext = Some(extension);
+            continue;
+        }
+        let message = format!(
+            "session {} is logged in between the same two ports already, or about to be",
+            holder.session.0
+        );
+        return Err(failure(ErrorKind::Exists, message)
+            .remedy("for a second path to the same target give it an initiator_ext of its own"));
     }
 }
 

@@ -17,7 +17,7 @@ use super::Ground;
 use super::attach::{self, Wanted};
 use super::failure::failure;
 use super::known::{Tables, not_watching};
-use super::nexus::Nexuses;
+use super::nexus::{self, Holder, Nexuses};
 use super::session::{Request, Snapshot};
 use crate::rpc::protocol::{
     AttachParams, AttachReport, DaemonStatus, DetachParams, DetachReport, Detached, DeviceDetail, ErrorData, ErrorKind,
@@ -93,7 +93,16 @@ impl Registry {
         );
         let registry = Arc::clone(self);
         tokio::spawn(async move {
-            let take = |nexus| registry.nexuses.take(nexus, key);
+            let take = |pair| {
+                let taken = registry.nexuses.take(pair, key);
+                taken.map_err(|session| Holder {
+                    session,
+                    port: registry
+                        .sessions()
+                        .get(&session)
+                        .and_then(|entry| nexus::port(&entry.target)),
+                })
+            };
             let login = attach::log_in(&registry.ground, key, &target, &requests, take).await;
             drop(requests);
             match login {
