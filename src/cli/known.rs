@@ -76,12 +76,20 @@ fn of_port(port: &WatchedPort, known: &KnownTargets) -> String {
             field(target, "dgid"),
             field(target, "pkey"),
             &missing(target),
-            &target.session.map_or("-".to_owned(), |session| session.to_string()),
+            &session(target),
             field(target, "ioc_id"),
         ]);
     }
     text += &table.text("  ");
     text
+}
+
+fn session(target: &KnownTarget) -> String {
+    match target.session {
+        Some(session) => session.to_string(),
+        None if target.dismissed => "detached".to_owned(),
+        None => "-".to_owned(),
+    }
 }
 
 fn field<'a>(target: &'a KnownTarget, name: &str) -> &'a str {
@@ -123,6 +131,7 @@ mod tests {
             known_seconds: 7300,
             missed,
             session,
+            dismissed: missed > 0,
         }
     }
 
@@ -150,11 +159,11 @@ mod tests {
             listing(&known),
             "mlx5_0/1 (ACTIVE): scanned 2 min ago, again every 60 s and when events tell; targets are not attached by \
              themselves\n  \
-             ID_EXT  IOC_GUID          DGID                                     PKEY  KNOWN FOR                SESSION  \
+             ID_EXT  IOC_GUID          DGID                                     PKEY  KNOWN FOR                SESSION   \
              CONTROLLER\n  \
-             1       00000000000000a1  fe80:0000:0000:0000:0000:0000:0000:00a1  ffff  2 h                      3        \
+             1       00000000000000a1  fe80:0000:0000:0000:0000:0000:0000:00a1  ffff  2 h                      3         \
              evil\\x1b[2J\n  \
-             2       00000000000000a1  fe80:0000:0000:0000:0000:0000:0000:00a1  ffff  2 h, not seen last time  -        \
+             2       00000000000000a1  fe80:0000:0000:0000:0000:0000:0000:00a1  ffff  2 h, not seen last time  detached  \
              evil\\x1b[2J\n\
              mlx5_0/2 (ACTIVE): not scanned yet, again every 60 s and when events tell; targets are not attached by \
              themselves\n"

@@ -63,8 +63,12 @@ impl Tables {
         self.ports().remove(port);
     }
 
-    /// Everything. `session` tells which session a target has.
-    pub(super) fn report(&self, session: impl Fn(&Target) -> Option<u32>) -> KnownTargets {
+    /// Everything. `session` tells which session a target has, `dismissed` whether somebody has detached it.
+    pub(super) fn report(
+        &self,
+        session: impl Fn(&Target) -> Option<u32>,
+        dismissed: impl Fn(&Target) -> bool,
+    ) -> KnownTargets {
         let now = Instant::now();
         let age = |since: Instant| now.saturating_duration_since(since).as_secs();
         let target = |known: &Known| KnownTarget {
@@ -77,6 +81,7 @@ impl Tables {
             known_seconds: age(known.since),
             missed: known.missed,
             session: session(&known.target),
+            dismissed: dismissed(&known.target),
         };
         let ports = self.ports();
         KnownTargets {
@@ -153,17 +158,18 @@ mod tests {
             missed,
         };
         tables.targets_are(&port.name, &[known(9, 0)], true);
-        assert_eq!(tables.report(|_| None).ports, [], "a port nobody watches");
+        assert_eq!(tables.report(|_| None, |_| false).ports, [], "a port nobody watches");
 
         tables.port_is(&port);
-        let empty = tables.report(|_| None);
+        let empty = tables.report(|_| None, |_| false);
         assert_eq!((empty.period, empty.attaches), (60, true));
         assert_eq!(empty.ports[0].scanned_seconds, None);
 
         tables.targets_are(&port.name, &[known(0xa1, 0), known(0xa2, 1)], true);
         port.state = PortState::Down;
         tables.port_is(&port);
-        let report = tables.report(|target| (target.ioc_guid == Guid(0xa1)).then_some(5));
+        let is = |guid| move |target: &Target| target.ioc_guid == Guid(guid);
+        let report = tables.report(|target| is(0xa1)(target).then_some(5), is(0xa2));
         let told = &report.ports[0];
         assert_eq!((told.state.as_str(), told.scanned_seconds), ("DOWN", Some(0)));
         let [one, two] = &told.targets[..] else {
@@ -173,11 +179,12 @@ mod tests {
             (one.session, one.missed, two.session, two.missed),
             (Some(5), 0, None, 1)
         );
+        assert_eq!((one.dismissed, two.dismissed), (false, true));
         assert_eq!(one.target["ioc_guid"], "00000000000000a1");
         let line = one.line.as_deref().unwrap();
         assert!(line.parse::<srp_addressing::TargetOptions>().is_ok(), "{line}");
 
         tables.forget(&port.name);
-        assert_eq!(tables.report(|_| None).ports, []);
+        assert_eq!(tables.report(|_| None, |_| false).ports, []);
     }
 }

@@ -5,6 +5,7 @@ mod channel;
 mod connection;
 mod detach;
 mod device;
+mod dismissed;
 mod endpoints;
 mod execute;
 mod failure;

@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 
 use super::Ground;
 use super::attach::{self, Wanted};
+use super::dismissed::Dismissed;
 use super::failure::failure;
 use super::known::{Tables, not_watching};
 use super::nexus::{self, Holder, Nexuses};
@@ -30,6 +31,18 @@ pub(crate) struct Registry {
     ground: Arc<Ground>,
     sessions: Mutex<HashMap<SessionKey, Entry>>,
     nexuses: Nexuses,
+    dismissed: Dismissed,
+}
+
+/// How a target that is to be attached by itself stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Nobody has it.
+    Free,
+    /// It has a session, whoever wanted that, or is about to have one.
+    Held,
+    /// Somebody has detached it.
+    Dismissed,
 }
 
 /// How a session is reached.
@@ -38,6 +51,8 @@ struct Entry {
     requests: mpsc::UnboundedSender<Request>,
     /// Nothing until it has logged in.
     snapshot: watch::Receiver<Option<Snapshot>>,
+    /// Somebody has asked for the detach of one of its devices.
+    detaches: bool,
 }
 
 impl Registry {
@@ -46,6 +61,7 @@ impl Registry {
             ground,
             sessions: Mutex::default(),
             nexuses: Nexuses::default(),
+            dismissed: Dismissed::default(),
         }
     }
 
@@ -89,6 +105,7 @@ impl Registry {
                 target: target.clone(),
                 requests: requests.clone(),
                 snapshot,
+                detaches: false,
             },
         );
         let registry = Arc::clone(self);
@@ -123,7 +140,17 @@ impl Registry {
 
     /// From now on the target can be attached afresh.
     fn forget(&self, key: SessionKey) {
-        self.sessions().remove(&key);
+        {
+            let mut sessions = self.sessions();
+            let ended = sessions.get(&key).filter(|entry| entry.detaches);
+            if let Some(entry) = ended
+                && let Some(snapshot) = &*entry.snapshot.borrow()
+            {
+                // Before anybody can see that it has no session.
+                self.dismissed.dismiss(&entry.target, &snapshot.target_gids);
+            }
+            sessions.remove(&key);
+        }
         self.nexuses.give_back(key);
         self.ground.routes().remove(&key);
     }
@@ -158,6 +185,16 @@ impl Registry {
         Some(self.sessions().get(&key)?.requests.clone())
     }
 
+    /// The same, for somebody who wants that device detached.
+    fn session_to_detach(&self, number: u32) -> Option<mpsc::UnboundedSender<Request>> {
+        let has = |snapshot: &Snapshot| snapshot.devices.iter().any(|device| device.number == number);
+        let (key, _) = self.snapshots().into_iter().find(|(_, snapshot)| has(snapshot))?;
+        let mut sessions = self.sessions();
+        let entry = sessions.get_mut(&key)?;
+        entry.detaches = true;
+        Some(entry.requests.clone())
+    }
+
     async fn detach(&self, params: &DetachParams) -> Result<DetachReport, ErrorData> {
         let numbers = match (params.all, params.devices.is_empty()) {
             (true, true) => self.list().devices.iter().map(|device| device.number).collect(),
@@ -173,7 +210,7 @@ impl Registry {
                 reply,
             };
             let sent = self
-                .session_of(number)
+                .session_to_detach(number)
                 .is_some_and(|session| session.send(request).is_ok());
             waiting.push((number, sent, answer));
         }
@@ -197,6 +234,30 @@ impl Registry {
         let (reply, answer) = oneshot::channel();
         session.send(Request::Show { number, reply }).map_err(|_| missing())?;
         answer.await.unwrap_or_else(|_| Err(missing()))
+    }
+
+    /// How a target stands for being attached by itself.
+    pub(super) fn standing(&self, target: &Target) -> Standing {
+        let id_ext = u64::from_str_radix(&target.id_ext, 16).ok();
+        let comes = self.sessions().values().any(|entry| {
+            (Some(entry.target.id_ext), entry.target.ioc_guid) == (id_ext, target.ioc_guid)
+                && entry.snapshot.borrow().is_none()
+        });
+        if comes || self.session_to(target).is_some() {
+            Standing::Held
+        } else if self.dismissed.has(target) {
+            Standing::Dismissed
+        } else {
+            Standing::Free
+        }
+    }
+
+    /// Attaches what somebody wants, whatever they have detached before.
+    async fn attach_as_wanted(self: &Arc<Self>, params: AttachParams) -> Result<AttachReport, ErrorData> {
+        if let Ok(target) = params.target.parse() {
+            self.dismissed.recall(&target);
+        }
+        self.attach(params).await
     }
 
     /// The session to a target.
@@ -328,13 +389,16 @@ impl Handler for Methods {
     async fn call(&self, name: &str, params: Value) -> Result<Value, ErrorData> {
         let registry = &self.registry;
         match name {
-            method::ATTACH => answer(registry.attach(parse(params)?).await?),
+            method::ATTACH => answer(registry.attach_as_wanted(parse(params)?).await?),
             method::DETACH => answer(registry.detach(&parse(params)?).await?),
             method::LIST => answer(registry.list()),
             method::SHOW => answer(registry.show(&parse(params)?).await?),
             method::STATUS => answer(registry.status()),
             method::TARGETS => match &self.known {
-                Some(known) => answer(known.report(|target| registry.session_to(target))),
+                Some(known) => answer(known.report(
+                    |target| registry.session_to(target),
+                    |target| registry.standing(target) == Standing::Dismissed,
+                )),
                 None => Err(not_watching()),
             },
             method::PROBE => answer(

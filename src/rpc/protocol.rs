@@ -231,6 +231,9 @@ pub(crate) struct KnownTarget {
     /// The session to it, as in [`SessionInfo::id`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<u32>,
+    /// Somebody has detached it: it is not attached by itself again.
+    #[serde(default)]
+    pub dismissed: bool,
 }
 
 /// Have the sessions to a target port ask whether it is there, as when the subnet manager says that it is not. A

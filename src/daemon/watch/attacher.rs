@@ -1,47 +1,59 @@
-//! Attaching by itself: the targets that rules allow, as they appear.
+//! Attaching by itself: the targets that rules allow, while they are there.
 //!
-//! An attach that failed is tried again after each scan, as long as the target is there. What was attached and is detached
-//! by somebody stays so, as they will have meant it, until its target vanishes and appears again.
+//! A target is attached when it appears, and after each scan where that failed, or somebody else had it and has let it go.
+//! What somebody has detached stays so, also when it vanishes and appears again, until somebody attaches it or the daemon
+//! is started anew: a detach is a decision, which a rule made beforehand must not undo.
 
 use std::collections::HashMap;
 
 use srp_discovery::listing::{LineOptions, add_target_line};
+use srp_discovery::ports::PortName;
 use srp_discovery::rules::{Rules, Verdict};
 use srp_discovery::targets::Target;
 use srp_discovery::watch::WatchEvent;
 use tokio::task::JoinSet;
 
+use crate::daemon::registry::Standing;
 use crate::rpc::protocol::{AttachParams, AttachReport, ErrorData, ErrorKind};
 
 /// How an attach ends.
 type Outcome = Result<AttachReport, ErrorData>;
+/// A target as a local port sees it: the port, and the login that the rules want.
+type Sight = (PortName, String);
 
-/// Decides what is attached by itself, by way of a function that attaches.
-pub(super) struct Attacher<F> {
+/// What is said of a target that is left alone.
+const LEFT_ALONE: &str = "somebody has detached it: it is not attached by itself until somebody attaches it";
+
+/// Decides what is attached by itself, by way of a function that attaches and one that knows how a target stands.
+pub(super) struct Attacher<F, S> {
     rules: Rules,
     attach: F,
-    under_way: JoinSet<(String, Outcome)>,
-    /// The lines that are being tried, or are to be tried again, with what was said about the last attempt.
-    unfinished: HashMap<String, Attempt>,
+    standing: S,
+    under_way: JoinSet<(Sight, Outcome)>,
+    /// The targets that are there and wanted.
+    wanted: HashMap<Sight, Wanted>,
 }
 
-#[derive(Default)]
-struct Attempt {
+struct Wanted {
+    target: Target,
     under_way: bool,
-    error: Option<String>,
+    /// Why it is not attached, as it was said last.
+    said: Option<String>,
 }
 
-impl<F, R> Attacher<F>
+impl<F, R, S> Attacher<F, S>
 where
     F: Fn(AttachParams) -> R,
     R: Future<Output = Outcome> + Send + 'static,
+    S: Fn(&Target) -> Standing,
 {
-    pub(super) fn new(rules: Rules, attach: F) -> Self {
+    pub(super) fn new(rules: Rules, attach: F, standing: S) -> Self {
         Self {
             rules,
             attach,
+            standing,
             under_way: JoinSet::new(),
-            unfinished: HashMap::new(),
+            wanted: HashMap::new(),
         }
     }
 
@@ -49,35 +61,62 @@ where
     pub(super) fn see(&mut self, event: &WatchEvent) {
         match event {
             WatchEvent::Appeared(target) => {
-                if let Some(line) = login(&self.rules, target) {
-                    self.attempt(line);
+                if let Some(sight) = self.sight(target) {
+                    let wanted = Wanted {
+                        target: (**target).clone(),
+                        under_way: false,
+                        said: None,
+                    };
+                    self.wanted.entry(sight.clone()).or_insert(wanted);
+                    self.attempt(&sight);
                 }
             }
             WatchEvent::Vanished(target) => {
-                if let Some(line) = login(&self.rules, target) {
-                    self.unfinished.remove(&line);
+                if let Some(sight) = self.sight(target) {
+                    self.wanted.remove(&sight);
                 }
             }
             WatchEvent::Scanned(_) => {
-                let failed = self.unfinished.iter().filter(|(_, attempt)| !attempt.under_way);
-                let again: Vec<String> = failed.map(|(line, _)| line.clone()).collect();
-                again.into_iter().for_each(|line| self.attempt(line));
+                let mut all: Vec<Sight> = self.wanted.keys().cloned().collect();
+                all.sort();
+                all.iter().for_each(|sight| self.attempt(sight));
             }
             _ => {}
         }
     }
 
-    fn attempt(&mut self, line: String) {
-        let attempt = self.unfinished.entry(line.clone()).or_default();
-        if attempt.under_way {
+    fn sight(&self, target: &Target) -> Option<Sight> {
+        Some((target.port.clone(), login(&self.rules, target)?))
+    }
+
+    fn attempt(&mut self, sight: &Sight) {
+        let (_, line) = sight;
+        // Two ports of this host may see the same target.
+        let mut same = self.wanted.iter().filter(|((_, other), _)| other == line);
+        if same.any(|(_, wanted)| wanted.under_way) {
             return;
         }
-        attempt.under_way = true;
+        let Some(wanted) = self.wanted.get_mut(sight) else {
+            return;
+        };
+        match (self.standing)(&wanted.target) {
+            Standing::Free => {}
+            // Which of its units are attached is the business of whoever attached it.
+            Standing::Held => return,
+            Standing::Dismissed => {
+                if wanted.says(LEFT_ALONE) {
+                    tracing::info!(target = line, "{LEFT_ALONE}");
+                }
+                return;
+            }
+        }
+        wanted.under_way = true;
         let attaching = (self.attach)(AttachParams {
             target: line.clone(),
             ..AttachParams::default()
         });
-        self.under_way.spawn(async move { (line, attaching.await) });
+        let sight = sight.clone();
+        self.under_way.spawn(async move { (sight, attaching.await) });
     }
 
     /// Waits until an attempt has ended, and takes note of it; for ever while there is none. May be given up.
@@ -86,33 +125,50 @@ where
             return std::future::pending().await;
         };
         // One that panicked is not tried again.
-        let Ok((target, result)) = ended else { return };
-        match result {
-            Ok(report) => {
-                self.unfinished.remove(&target);
-                tracing::info!(target, devices = report.devices.len(), "attached by itself");
-            }
-            // By us, or by the kernel's initiator.
-            Err(error) if error.kind == ErrorKind::Exists => {
-                self.unfinished.remove(&target);
-                tracing::info!(target, reason = error.message, "not attached by itself");
-            }
-            Err(error) => {
-                // It may have vanished meanwhile.
-                let Some(attempt) = self.unfinished.get_mut(&target) else {
-                    return;
-                };
-                attempt.under_way = false;
-                if attempt.error.as_ref() != Some(&error.message) {
-                    tracing::warn!(
-                        target,
-                        error = error.message,
-                        "could not be attached by itself; it is tried again after each scan"
-                    );
-                    attempt.error = Some(error.message);
-                }
-            }
+        let Ok((sight, result)) = ended else { return };
+        let (_, target) = &sight;
+        if let Ok(report) = &result {
+            tracing::info!(target, devices = report.devices.len(), "attached by itself");
         }
+        // It may have vanished meanwhile.
+        let Some(wanted) = self.wanted.get_mut(&sight) else {
+            return;
+        };
+        wanted.under_way = false;
+        let Err(error) = result else {
+            wanted.said = None;
+            return;
+        };
+        if !wanted.says(&error.message) {
+            return;
+        }
+        let (reason, remedy) = (error.message, error.remedy.unwrap_or_default());
+        // Another session has it, of ours or of the kernel's initiator.
+        if error.kind == ErrorKind::Exists {
+            tracing::info!(
+                target,
+                reason,
+                "not attached by itself; it is tried again after each scan"
+            );
+        } else {
+            tracing::warn!(
+                target,
+                reason,
+                remedy,
+                "could not be attached by itself; it is tried again after each scan"
+            );
+        }
+    }
+}
+
+impl Wanted {
+    /// Whether this is news; from now on it is none.
+    fn says(&mut self, reason: &str) -> bool {
+        let new = self.said.as_deref() != Some(reason);
+        if new {
+            self.said = Some(reason.to_owned());
+        }
+        new
     }
 }
 
@@ -137,7 +193,6 @@ mod tests {
 
     use crate::daemon::known::samples::target;
 
-    type Answers = Arc<Mutex<Vec<Outcome>>>;
     type Asked = Arc<Mutex<Vec<String>>>;
 
     fn failed(kind: ErrorKind) -> Outcome {
@@ -153,60 +208,142 @@ mod tests {
         })
     }
 
-    /// An attacher whose attempts end as the answers say, first to last; and what it has asked for.
-    fn bench(
-        rules: &str,
-        answers: Vec<Outcome>,
-    ) -> (Attacher<impl Fn(AttachParams) -> std::future::Ready<Outcome>>, Asked) {
-        let answers: Answers = Arc::new(Mutex::new(answers.into_iter().rev().collect()));
-        let asked = Asked::default();
-        let seen = Arc::clone(&asked);
-        let attach = move |params: AttachParams| {
-            seen.lock().unwrap().push(params.target);
-            std::future::ready(answers.lock().unwrap().pop().unwrap())
-        };
-        (Attacher::new(Rules::parse(rules).unwrap(), attach), asked)
+    /// What the attacher under test reaches.
+    struct World {
+        /// How attempts end, last to first.
+        answers: Mutex<Vec<Outcome>>,
+        asked: Asked,
+        standing: Mutex<Standing>,
     }
 
-    fn count(asked: &Asked) -> usize {
-        asked.lock().unwrap().len()
+    impl World {
+        fn is(&self, standing: Standing) {
+            *self.standing.lock().unwrap() = standing;
+        }
+
+        fn count(&self) -> usize {
+            self.asked.lock().unwrap().len()
+        }
     }
+
+    fn world(answers: Vec<Outcome>) -> Arc<World> {
+        Arc::new(World {
+            answers: Mutex::new(answers.into_iter().rev().collect()),
+            asked: Asked::default(),
+            standing: Mutex::new(Standing::Free),
+        })
+    }
+
+    fn attacher(
+        rules: &str,
+        world: &Arc<World>,
+    ) -> Attacher<impl Fn(AttachParams) -> std::future::Ready<Outcome>, impl Fn(&Target) -> Standing> {
+        let (attaching, asking) = (Arc::clone(world), Arc::clone(world));
+        let attach = move |params: AttachParams| {
+            attaching.asked.lock().unwrap().push(params.target);
+            let answer = attaching.answers.lock().unwrap().pop().unwrap();
+            if answer.is_ok() {
+                attaching.is(Standing::Held);
+            }
+            std::future::ready(answer)
+        };
+        let standing = move |_: &Target| *asking.standing.lock().unwrap();
+        Attacher::new(Rules::parse(rules).unwrap(), attach, standing)
+    }
+
+    fn appeared(guid: u64) -> WatchEvent {
+        WatchEvent::Appeared(Box::new(target(guid)))
+    }
+
+    fn vanished(guid: u64) -> WatchEvent {
+        WatchEvent::Vanished(Box::new(target(guid)))
+    }
+
+    const SCANNED: WatchEvent = WatchEvent::Scanned(1);
 
     #[tokio::test]
     async fn what_failed_is_tried_again_until_it_works() {
         let answers = vec![failed(ErrorKind::Target), failed(ErrorKind::Target), attached()];
-        let (mut attacher, asked) = bench("a queue_size=8", answers);
-        attacher.see(&WatchEvent::Appeared(Box::new(target(0xa1))));
-        // A scan while it is under way does not try it twice.
-        attacher.see(&WatchEvent::Scanned(1));
-        assert_eq!(count(&asked), 1);
-        assert!(asked.lock().unwrap()[0].ends_with(",queue_size=8"));
+        let world = world(answers);
+        let mut attacher = attacher("a queue_size=8", &world);
+        attacher.see(&appeared(0xa1));
+        // A scan while it is under way does not try it twice, nor does another port that sees it.
+        attacher.see(&SCANNED);
+        let mut other = target(0xa1);
+        other.port.number += 1;
+        attacher.see(&WatchEvent::Appeared(Box::new(other)));
+        assert_eq!(world.count(), 1);
+        assert!(world.asked.lock().unwrap()[0].ends_with(",queue_size=8"));
         for tries in 2..=3 {
             attacher.ended().await;
-            attacher.see(&WatchEvent::Scanned(1));
-            assert_eq!(count(&asked), tries);
+            attacher.see(&SCANNED);
+            assert_eq!(world.count(), tries);
         }
         attacher.ended().await;
-        attacher.see(&WatchEvent::Scanned(1));
-        assert_eq!(count(&asked), 3, "what is detached by somebody stays so");
+        attacher.see(&SCANNED);
+        assert_eq!(world.count(), 3, "it has its session");
     }
 
     #[tokio::test]
-    async fn what_is_not_tried_again() {
-        let (mut attacher, asked) = bench(
-            "d ioc_guid=b1",
-            vec![failed(ErrorKind::Exists), failed(ErrorKind::Target)],
-        );
-        attacher.see(&WatchEvent::Appeared(Box::new(target(0xb1))));
-        assert_eq!(count(&asked), 0, "disallowed");
-        attacher.see(&WatchEvent::Appeared(Box::new(target(0xa1))));
+    async fn what_somebody_else_had_is_attached_when_it_is_let_go() {
+        let answers = vec![failed(ErrorKind::Exists), failed(ErrorKind::Exists), attached()];
+        let world = world(answers);
+        let mut attacher = attacher("a", &world);
+        attacher.see(&appeared(0xa1));
         attacher.ended().await;
-        attacher.see(&WatchEvent::Scanned(1));
-        assert_eq!(count(&asked), 1, "somebody has it already");
-        attacher.see(&WatchEvent::Appeared(Box::new(target(0xa2))));
-        attacher.see(&WatchEvent::Vanished(Box::new(target(0xa2))));
+        let wanted = attacher.wanted.values_mut().next().unwrap();
+        assert_eq!(wanted.said.as_deref(), Some("refused"));
+        assert!(!wanted.says("refused"), "not said again");
+        // The kernel's initiator still has it, and then has not.
+        attacher.see(&SCANNED);
         attacher.ended().await;
-        attacher.see(&WatchEvent::Scanned(0));
-        assert_eq!(count(&asked), 2, "it is gone");
+        attacher.see(&SCANNED);
+        attacher.ended().await;
+        let said = &attacher.wanted.values().next().unwrap().said;
+        assert_eq!((world.count(), said), (3, &None));
+        // A session of ours, whoever asked for it, is not looked into.
+        attacher.see(&SCANNED);
+        assert_eq!(world.count(), 3);
+        // It has ended, and nobody has detached it.
+        world.is(Standing::Free);
+        world.answers.lock().unwrap().push(attached());
+        attacher.see(&SCANNED);
+        assert_eq!(world.count(), 4);
+    }
+
+    #[tokio::test]
+    async fn what_somebody_has_detached_stays_so() {
+        let world = world(vec![attached(), attached()]);
+        let mut attacher = attacher("a", &world);
+        attacher.see(&appeared(0xa1));
+        attacher.ended().await;
+        world.is(Standing::Dismissed);
+        attacher.see(&SCANNED);
+        // Nor does it count that the target goes and comes back, or its HCA.
+        attacher.see(&vanished(0xa1));
+        attacher.see(&SCANNED);
+        attacher.see(&appeared(0xa1));
+        attacher.see(&SCANNED);
+        assert_eq!(world.count(), 1);
+        // Somebody has attached it by hand, and the session has ended otherwise.
+        world.is(Standing::Held);
+        attacher.see(&SCANNED);
+        world.is(Standing::Free);
+        attacher.see(&SCANNED);
+        assert_eq!(world.count(), 2);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_wanted_or_not_there() {
+        let world = world(vec![failed(ErrorKind::Target)]);
+        let mut attacher = attacher("d ioc_guid=b1", &world);
+        attacher.see(&appeared(0xb1));
+        attacher.see(&SCANNED);
+        assert_eq!(world.count(), 0, "disallowed");
+        attacher.see(&appeared(0xa2));
+        attacher.see(&vanished(0xa2));
+        attacher.ended().await;
+        attacher.see(&SCANNED);
+        assert_eq!(world.count(), 1, "it is gone");
     }
 }

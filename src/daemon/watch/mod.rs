@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use srp_discovery::ports::{self, LinkLayer, Port, PortName, Roots};
 use srp_discovery::rules::Rules;
 use srp_discovery::scan::Severity;
+use srp_discovery::targets::Target;
 use srp_discovery::transport::MadTransport;
 use srp_discovery::umad::Umad;
 use srp_discovery::watch::{WatchEvent, WatchOptions, Watcher};
@@ -20,7 +21,7 @@ use srp_verbs::device::{Device, DeviceEvent};
 use tokio::sync::mpsc;
 
 use super::known::Tables;
-use super::registry::Registry;
+use super::registry::{Registry, Standing};
 use crate::rpc::protocol::{AttachParams, AttachReport, ErrorData};
 use attacher::Attacher;
 
@@ -306,14 +307,14 @@ impl Happened {
 
 /// Does what the plan says about what was seen.
 async fn act(mut told: mpsc::UnboundedReceiver<WatchEvent>, rules: Option<Rules>, registry: Arc<Registry>) {
-    let attach = {
-        let registry = Arc::clone(&registry);
-        move |params| {
-            let registry = Arc::clone(&registry);
+    let mut attacher = rules.map(|rules| {
+        let (attaching, asking) = (Arc::clone(&registry), Arc::clone(&registry));
+        let attach = move |params| {
+            let registry = Arc::clone(&attaching);
             async move { registry.attach(params).await }
-        }
-    };
-    let mut attacher = rules.map(|rules| Attacher::new(rules, attach));
+        };
+        Attacher::new(rules, attach, move |target: &Target| asking.standing(target))
+    });
     loop {
         let event = tokio::select! {
             event = told.recv() => event,
@@ -345,9 +346,10 @@ async fn act(mut told: mpsc::UnboundedReceiver<WatchEvent>, rules: Option<Rules>
 }
 
 /// Waits until an attach by itself has ended; for ever where nothing is attached so.
-async fn ended<F, R>(attacher: &mut Option<Attacher<F>>)
+async fn ended<F, R, S>(attacher: &mut Option<Attacher<F, S>>)
 where
     F: Fn(AttachParams) -> R,
+    S: Fn(&Target) -> Standing,
     R: Future<Output = Result<AttachReport, ErrorData>> + Send + 'static,
 {
     match attacher {

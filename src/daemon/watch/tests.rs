@@ -137,7 +137,7 @@ fn an_hca_goes_and_comes_back() {
         assert_eq!(ports.watched.len(), 1, "it is watched already");
         *state.lock().unwrap() = way;
         ends.recv_timeout(Duration::from_secs(20)).unwrap();
-        assert_eq!(share.known.report(|_| None).ports, [], "{way:?}");
+        assert_eq!(share.known.report(|_| None, |_| false).ports, [], "{way:?}");
         let mut gone = 0;
         while let Ok(event) = told.try_recv() {
             gone += usize::from(matches!(event, WatchEvent::Vanished(_)));
@@ -150,7 +150,7 @@ fn an_hca_goes_and_comes_back() {
     }
     ports.look(vec![port], &mut start);
     assert_eq!(until(&mut told, scanned), (2, 0));
-    let known = || share.known.report(|_| None).ports[0].targets.len();
+    let known = || share.known.report(|_| None, |_| false).ports[0].targets.len();
     // Written down when what was told has been.
     while known() != 2 {
         thread::sleep(Duration::from_millis(1));
