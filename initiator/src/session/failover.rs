@@ -45,8 +45,10 @@ impl Fenced {
         self.is_of(queue) && self.sent.is_none()
     }
 
-    pub(super) fn add(&mut self, write: Key) {
+    /// One more write, that may wait until `limit`, and the others with it.
+    pub(super) fn add(&mut self, write: Key, limit: Instant) {
         self.writes.push(write);
+        self.limit = limit;
     }
 
     pub(super) fn into_writes(self) -> Vec<Key> {
@@ -193,5 +195,20 @@ impl<F: Fabric> Engine<F> {
                 self.end(key, Err(why));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_that_joins_others_has_its_time() {
+        let [first, second] = [10, 18].map(Instant::from_nanos);
+        let mut fence = Fenced::new(3, 1, first);
+        assert!(fence.is_unsent(3) && !fence.is_unsent(4));
+        fence.add(2, second);
+        assert_eq!(fence.limit, second);
+        assert_eq!(fence.into_writes(), [1, 2]);
     }
 }

@@ -75,12 +75,11 @@ impl<F: Fabric> Engine<F> {
         if let Some(request) = self.requests.get_mut(key) {
             request.stage = Stage::Fenced;
         }
+        let limit = now + self.limits.task + self.limits.task;
         let unsent = |fence: &&mut Fenced| fence.is_unsent(queue);
         match self.fences.iter_mut().find(unsent) {
-            Some(fence) => fence.add(key),
-            None => self
-                .fences
-                .push(Fenced::new(queue, key, now + self.limits.task + self.limits.task)),
+            Some(fence) => fence.add(key, limit),
+            None => self.fences.push(Fenced::new(queue, key, limit)),
         }
     }
 
