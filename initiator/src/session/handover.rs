@@ -57,7 +57,7 @@ impl<F: Fabric> Engine<F> {
             Ok(found) => found,
             Err(why) => return self.done(request.id, Err(why)),
         };
-        if !doubtful {
+        if !doubtful || self.mutated.is(Mutation::TakenOverUnfenced) {
             return self.enqueue(queue, Purpose::Block(request), transfer, deadline, foreign);
         }
         if self.is_connected(queue) && self.can_reset(queue) {
@@ -123,16 +123,27 @@ impl<F: Fabric> Engine<F> {
             return self.end(key, Err(BlockError::Transport));
         }
         self.detach(key);
-        let Some(request) = self.requests.get(key) else { return };
+        let Some(request) = self.requests.get_mut(key) else {
+            return;
+        };
+        // It may have been with the target until its channel was closed.
+        request.stage = Stage::Waiting;
         let Purpose::Block(block) = request.purpose else {
             return;
         };
-        self.events.push_back(Event::HandOver(Handover {
+        let handover = Handover {
             request: block,
             doubtful: doubtful && !self.mutated.is(Mutation::HandedOverUnfenced),
             deadline: request.deadline,
-        }));
+        };
+        let forgotten = request.foreign && self.mutated.is(Mutation::ForeignForgotten);
         self.forget(key);
+        if !forgotten {
+            self.events.push_back(Event::HandOver(handover));
+        }
+        if self.mutated.is(Mutation::HandedOverAndEnded) {
+            self.done(block.id, Err(BlockError::Transport));
+        }
     }
 
     /// A command was with the target when the last channel here went, and was not answered.

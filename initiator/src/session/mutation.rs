@@ -70,6 +70,12 @@ pub enum Mutation {
     ResendUnfenced,
     /// A write of unknown fate is handed over as one that was never sent.
     HandedOverUnfenced,
+    /// A write of unknown fate is taken over as one that was never sent.
+    TakenOverUnfenced,
+    /// A request that is handed over ends here, too.
+    HandedOverAndEnded,
+    /// A request of another engine that cannot be served is forgotten.
+    ForeignForgotten,
     /// Immediate data is sent whether it was granted or not.
     ImmediateUnchecked,
     /// A unit that is shared with others is reset.
@@ -120,6 +126,10 @@ impl Mutation {
         Self::NoEscalation,
         Self::TaskWithoutCredit,
         Self::ResendUnfenced,
+        Self::HandedOverUnfenced,
+        Self::TakenOverUnfenced,
+        Self::HandedOverAndEnded,
+        Self::ForeignForgotten,
         Self::ImmediateUnchecked,
         Self::SharedReset,
         Self::WindowTooLong,

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use super::check::rule;
+use super::client::Pending;
 use super::world::{SLACK, World};
 use crate::scsi::{BlockError, Lun};
-use crate::session::{LunKey, RequestId};
+use crate::session::{Engine, Fence, LunKey, RequestId};
 use crate::time::Instant;
 
 impl World {
@@ -34,7 +35,7 @@ impl World {
         }
         let limits = self.spec.limits;
         let limit = limits.command + limits.task + limits.task + SLACK;
-        let overdue = self.engine.fabric().net.overdue(limit);
+        let overdue = self.reactors.fabric().net.overdue(limit);
         if let Some(what) = overdue {
             self.broken(rule::DEADLINE, what);
         }
@@ -42,45 +43,92 @@ impl World {
         if let Some((id, _)) = late {
             self.broken(rule::DEADLINE, format!("{id:?} has not ended"));
         }
-        let fabric = self.engine.fabric();
+        let fabric = self.reactors.fabric();
         for session in &mut self.sessions {
             session.dead.retain(|qp| !fabric.is_quiet(*qp));
         }
         self.client.shadow.refresh(|qp| fabric.is_quiet(qp));
     }
 
-    /// A request whose time is over while it waits was waiting for something: credit, or the end of another.
-    pub(super) fn check_reason(&self, id: RequestId, error: BlockError) {
-        let heard = self.engine.fabric().net.heard == self.now;
-        let Some(pending) = self
-            .client
-            .pending
-            .get(&id)
-            .filter(|_| error == BlockError::Timeout && !heard)
-        else {
+    /// What a request fails for must be so.
+    pub(super) fn check_reason(&self, reactor: usize, id: RequestId, error: BlockError) {
+        let Some(pending) = self.client.pending.get(&id) else {
             return;
         };
+        match error {
+            BlockError::Timeout => self.check_timeout(reactor, id, pending),
+            BlockError::Transport => self.check_path(reactor, id, pending),
+            _ => {}
+        }
+    }
+
+    /// A request whose time is over while it waits was waiting for something: credit, or the end of another. Or it was
+    /// on its way between reactors.
+    fn check_timeout(&self, reactor: usize, id: RequestId, pending: &Pending) {
+        let reaction = self.spec.profile.reaction.end();
+        let came = pending.moved.is_some_and(|at| self.now <= at + reaction);
+        if self.reactors.fabric().net.heard == self.now || came {
+            return;
+        }
         let Some(session) = self.sessions.get(pending.session as usize) else {
             return;
         };
-        let states = || session.qps.iter().filter_map(|qp| self.engine.channel_state(*qp));
+        let engine = self.reactors.engine(reactor);
+        let states = || session.qps.iter().filter_map(|qp| engine.channel_state(*qp));
         if states().all(|state| state.commands == 0) && states().any(|state| state.credits > 1) {
             self.broken(rule::DEADLINE, format!("{id:?} was given up with nothing in its way"));
         }
     }
 
+    /// A block request fails for want of a path only when its session has no channel on any reactor, as far as the
+    /// reactor it was made on can know. A write that was with the target fails also when its unit could not be reset:
+    /// where that must not be, where the target refused it, and where it took too long.
+    fn check_path(&self, reactor: usize, id: RequestId, pending: &Pending) {
+        let limits = self.spec.limits;
+        let over = pending.begun + limits.busy <= self.now;
+        if pending.block.is_none() || pending.removed || over {
+            return;
+        }
+        let refused = self.reactors.fabric().target().refused_function();
+        let fence = limits.task + limits.task;
+        let unfenced = pending.is_write()
+            && (self.spec.fence == Fence::Relogin
+                || pending.begun + fence <= self.now
+                || refused.is_some_and(|at| self.now <= at + fence));
+        if unfenced {
+            return;
+        }
+        let serving = &self.sessions[pending.session as usize].serving;
+        let path = serving.iter().find(|(qp, since)| {
+            let told = if self.owner(**qp) == reactor {
+                Duration::ZERO
+            } else {
+                self.spec.tell.end()
+            };
+            **since + told < self.now
+        });
+        if let Some((qp, _)) = path {
+            self.broken(
+                rule::PATH,
+                format!("{id:?} fails on reactor {reactor}, and qp{} lives", qp.0),
+            );
+        }
+    }
+
     /// What must hold when nothing is left to happen.
     pub(super) fn audit(&mut self) {
-        if !self.client.pending.is_empty() || self.engine.requests() > 0 {
-            let (told, kept) = (self.client.pending.len(), self.engine.requests());
-            self.broken(rule::ONCE, format!("{told} requests never ended, {kept} in the engine"));
+        let kept = self.reactors.engines().map(Engine::requests).sum::<usize>();
+        let kept = kept + self.reactors.iter().map(|reactor| reactor.foreign.len()).sum::<usize>();
+        if !self.client.pending.is_empty() || kept > 0 {
+            let told = self.client.pending.len();
+            self.broken(rule::ONCE, format!("{told} requests never ended, {kept} in engines"));
         }
         for qp in self.failing.keys() {
             self.broken(rule::CLOSED, format!("qp{} failed and was never closed", qp.0));
         }
         for qp in self.sessions.iter().flat_map(|session| session.qps.iter().copied()) {
-            let fabric = self.engine.fabric();
-            let Some(state) = self.engine.channel_state(qp) else {
+            let fabric = self.reactors.fabric();
+            let Some(state) = self.reactors.engine(self.owner(qp)).channel_state(qp) else {
                 self.broken(rule::CLOSED, format!("qp{} is gone", qp.0));
                 continue;
             };
@@ -104,12 +152,14 @@ impl World {
         }
         for spec in self.spec.sessions.clone() {
             for number in spec.luns {
-                let state = self.engine.disk_state(LunKey(number));
-                if state.is_some_and(|state| state.commands != 0) {
-                    self.broken(rule::LEAK, format!("disk {number}: {state:?}"));
+                for engine in self.reactors.engines() {
+                    let state = engine.disk_state(LunKey(number));
+                    if state.is_some_and(|state| state.commands != 0) {
+                        self.broken(rule::LEAK, format!("disk {number}: {state:?}"));
+                    }
                 }
                 let size = self.disk_spec(number).map_or(512, |spec| spec.block_size);
-                self.client.audit(self.engine.fabric(), Lun::from_index(number), size);
+                self.client.audit(self.reactors.fabric(), Lun::from_index(number), size);
             }
         }
     }

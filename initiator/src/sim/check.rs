@@ -51,6 +51,8 @@ pub(super) mod rule {
     pub(in crate::sim) const CREDIT: &str = "credit";
     pub(in crate::sim) const PROTOCOL: &str = "protocol";
     pub(in crate::sim) const ONCE: &str = "each request completes exactly once";
+    pub(in crate::sim) const HOPS: &str = "no request goes to and fro between reactors";
+    pub(in crate::sim) const PATH: &str = "no request fails for want of a path while there is one";
     pub(in crate::sim) const ACKNOWLEDGED: &str = "no success the target did not report";
     pub(in crate::sim) const DATA: &str = "data";
     pub(in crate::sim) const ORDER: &str = "first in, first out within a logical unit";

@@ -9,7 +9,7 @@ use super::pattern::fill_block;
 use super::shadow::{Range, Shadow};
 use crate::fabric::QueuePairId;
 use crate::scsi::{BlockError, Lun};
-use crate::session::{BlockOperation, BlockRequest, BlockResult, ControlReply, RequestId};
+use crate::session::{BlockOperation, BlockRequest, BlockResult, ControlReply, Handover, RequestId};
 use crate::time::Instant;
 use crate::wire::TaskResponse;
 
@@ -37,6 +37,15 @@ pub(super) struct Pending {
     pub(super) block_size: u32,
     /// None for a control request.
     pub(super) block: Option<BlockRequest>,
+    pub(super) begun: Instant,
+    /// The reactor that has it; none while it is on its way.
+    at: Option<usize>,
+    /// When that reactor got it from another.
+    pub(super) moved: Option<Instant>,
+    /// By which list of siblings it was handed over last, and how often by that.
+    parted: (u32, usize),
+    /// Its disk was removed.
+    pub(super) removed: bool,
     /// Flushes the disk had seen.
     flushes: u64,
     /// Reported as a read whose data is still with the engine.
@@ -53,7 +62,7 @@ impl Pending {
         })
     }
 
-    fn is_write(&self) -> bool {
+    pub(super) fn is_write(&self) -> bool {
         let operation = self.block.as_ref().map(|block| block.operation);
         matches!(operation, Some(BlockOperation::Write { .. }))
     }
@@ -81,9 +90,11 @@ impl Client {
     }
 
     /// Notes a request that is about to be made.
+    #[expect(clippy::too_many_arguments, reason = "each is another fact about the request")]
     pub(super) fn submitted(
         &mut self,
         fabric: &SimFabric,
+        reactor: usize,
         session: u32,
         lun: Lun,
         block_size: u32,
@@ -96,13 +107,18 @@ impl Client {
             lun: lun.0,
             block_size,
             block: Some(block),
+            begun: fabric.net.now,
+            at: Some(reactor),
+            moved: None,
+            parted: (0, 0),
+            removed: false,
             flushes: fabric.target().executed(lun.0).2,
             taking: false,
         };
         if let Some(range) = pending.range() {
             self.shadow.begin(range, pending.is_write());
             let read = !pending.is_write();
-            self.order.submitted(lun.0, block.id, block.lba, read);
+            self.order.submitted(reactor, lun.0, block.id, block.lba, read);
         }
         self.pending.insert(block.id, pending);
     }
@@ -114,6 +130,11 @@ impl Client {
             lun: lun.0,
             block_size: 0,
             block: None,
+            begun: Instant::default(),
+            at: None,
+            moved: None,
+            parted: (0, 0),
+            removed: false,
             flushes: 0,
             taking: false,
         };
@@ -137,7 +158,7 @@ impl Client {
     }
 
     /// A write's turn came.
-    pub(super) fn supply(&mut self, fabric: &SimFabric, id: RequestId, len: u32) {
+    pub(super) fn supply(&mut self, fabric: &SimFabric, reactor: usize, id: RequestId, len: u32) {
         let Some(pending) = self.pending.get(&id).filter(|pending| pending.is_write()) else {
             return fabric.net.broken(rule::ONCE, format!("data wanted for {id:?}"));
         };
@@ -147,19 +168,66 @@ impl Client {
                 .net
                 .broken(rule::DATA, format!("{len} bytes wanted for {blocks} blocks"));
         }
-        if let Err(what) = self.order.supplied(pending.lun, id) {
+        if pending.at != Some(reactor) {
+            fabric.net.broken(rule::ONCE, strayed(reactor, id));
+        }
+        if let Err(what) = self.order.supplied(reactor, pending.lun, id) {
             fabric.net.broken(rule::ORDER, what);
         }
     }
 
+    /// A request leaves a reactor: it ended there, or is handed over. Either way the target is done with it.
+    pub(super) fn left(&mut self, fabric: &SimFabric, reactor: usize, id: RequestId) {
+        let Some(pending) = self.pending.get_mut(&id) else {
+            return;
+        };
+        if pending.at.take() != Some(reactor) {
+            fabric.net.broken(rule::ONCE, strayed(reactor, id));
+        }
+        self.order.ended(reactor, pending.lun, id);
+        check_over(fabric, pending, id);
+    }
+
+    /// A reactor got a request from another. It stands behind those that wait there, so it has as much time as one that
+    /// is made now.
+    pub(super) fn taken_over(&mut self, reactor: usize, handover: &Handover, now: Instant, limit: Instant) {
+        let Some(pending) = self.pending.get_mut(&handover.request.id) else {
+            return;
+        };
+        (pending.at, pending.moved) = (Some(reactor), Some(now));
+        pending.limit = pending.limit.max(limit);
+        // A write of unknown fate goes before those that wait, when its unit is reset.
+        if let (false, Some(range)) = (handover.doubtful, pending.range()) {
+            let read = !pending.is_write();
+            self.order
+                .submitted(reactor, range.lun, handover.request.id, range.lba, read);
+        }
+    }
+
+    /// A request is handed over by the list of siblings with this number. By one list it goes to each at most once.
+    pub(super) fn may_part(&mut self, id: RequestId, list: u32, reactors: usize) -> bool {
+        let Some(pending) = self.pending.get_mut(&id) else {
+            return true;
+        };
+        if pending.parted.0 != list {
+            pending.parted = (list, 0);
+        }
+        pending.parted.1 += 1;
+        pending.parted.1 < reactors
+    }
+
+    /// A disk is removed.
+    pub(super) fn removed(&mut self, lun: Lun) {
+        let of_it = self.pending.values_mut().filter(|pending| pending.lun == lun.0);
+        of_it.for_each(|pending| pending.removed = true);
+    }
+
     /// A read's data is there. It has ended as far as the engine may say so.
-    pub(super) fn read_ended(&mut self, fabric: &SimFabric, id: RequestId) {
+    pub(super) fn read_ended(&mut self, fabric: &SimFabric, reactor: usize, id: RequestId) {
         match self.pending.get_mut(&id) {
             Some(pending) if !pending.taking && !pending.is_write() && !pending.is_flush() => {
                 pending.taking = true;
-                let (lun, pending) = (pending.lun, pending.clone());
-                self.order.ended(lun, id);
-                check_over(fabric, &pending, id);
+                self.left(fabric, reactor, id);
             }
             _ => fabric.net.broken(rule::ONCE, format!("data for {id:?}")),
         }
@@ -184,8 +252,6 @@ impl Client {
         let Some(pending) = self.pending.remove(&id).filter(|pending| !wrong(pending)) else {
             return fabric.net.broken(rule::ONCE, format!("{id:?} ended: {result:?}"));
         };
-        self.order.ended(pending.lun, id);
-        check_over(fabric, &pending, id);
         if let Some(range) = pending.range() {
             self.shadow.end(range, pending.is_write());
             self.judge(fabric, &pending, id, range, result, dead);
@@ -254,23 +320,24 @@ impl Client {
     }
 
     /// The block requests of a session that have not ended, for another daemon.
-    pub(super) fn again(&mut self, session: u32, limit: Instant) -> Vec<BlockRequest> {
-        let mut requests = Vec::new();
-        for (id, pending) in &mut self.pending {
-            let Some(block) = pending.block.filter(|_| pending.session == session) else {
-                continue;
-            };
-            pending.taking = false;
-            pending.limit = limit;
-            self.order.ended(pending.lun, *id);
-            if block.operation != BlockOperation::Flush {
-                let read = !pending.is_write();
-                self.order.submitted(pending.lun, *id, block.lba, read);
-            }
-            requests.push(block);
-        }
+    pub(super) fn again(&mut self, session: u32) -> Vec<BlockRequest> {
         self.order.anew(session);
-        requests
+        let pending = self.pending.values().filter(|pending| pending.session == session);
+        pending.filter_map(|pending| pending.block).collect()
+    }
+
+    /// Another daemon has a request, on this reactor.
+    pub(super) fn goes_on(&mut self, reactor: usize, id: RequestId, limit: Instant, now: Instant) {
+        let Some(pending) = self.pending.get_mut(&id) else {
+            return;
+        };
+        (pending.taking, pending.removed) = (false, false);
+        (pending.limit, pending.begun, pending.moved) = (limit, now, None);
+        (pending.at, pending.parted) = (Some(reactor), (0, 0));
+        if let Some(range) = pending.range() {
+            let read = !pending.is_write();
+            self.order.submitted(reactor, range.lun, id, range.lba, read);
+        }
     }
 
     /// Compares whole disks with what they must hold.
@@ -287,6 +354,10 @@ impl Client {
             fabric.net.broken(rule::DATA, format!("at the end: {what}"));
         }
     }
+}
+
+fn strayed(reactor: usize, id: RequestId) -> String {
+    format!("reactor {reactor} has something to say of {id:?}, which it does not have")
 }
 
 /// A request that ended must be over for the target.

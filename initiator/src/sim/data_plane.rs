@@ -54,7 +54,7 @@ impl SimFabric {
                     serial: 0,
                 };
                 let mut started = qp.leases.start(lease);
-                self.net.posts.push((command.lun.0, command.cdb.bytes));
+                self.net.posts.push((id, command.lun.0, command.cdb.bytes));
                 if let Operation::Write { lba, blocks, .. } = command.cdb.operation()
                     && self.target.may_write(command.lun.0, lba, blocks)
                 {
@@ -153,12 +153,12 @@ impl SimFabric {
 
 impl Fabric for SimFabric {
     fn poll(&mut self, out: &mut Vec<Completion>) {
-        let mut room = (out.capacity() - out.len()).min(self.net.finished.len());
+        let mut room = (out.capacity() - out.len()).min(self.net.finished_for(self.reactor));
         if self.net.profile.partial_polls && room > 1 && self.net.rng.bool() {
             room = self.net.rng.usize(1..=room);
         }
         for _ in 0..room {
-            let Some(finished) = self.net.finished.pop_front() else {
+            let Some(finished) = self.net.take_finished(self.reactor) else {
                 return;
             };
             self.tell(&finished);
@@ -284,7 +284,8 @@ impl Fabric for SimFabric {
 
     fn flush(&mut self) {
         let (hop, drain) = (self.net.profile.hop, self.net.profile.drain);
-        let ids: Vec<QueuePairId> = self.net.queue_pairs.keys().copied().collect();
+        let ids = self.net.queue_pairs.keys().copied();
+        let ids: Vec<QueuePairId> = ids.filter(|id| self.net.owner(*id) == self.reactor).collect();
         for id in ids {
             let Some(qp) = self.net.queue_pairs.get_mut(&id) else {
                 continue;

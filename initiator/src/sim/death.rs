@@ -1,6 +1,6 @@
 //! The daemon dies, and another takes its place.
 //!
-//! With the process go its queue pairs and its memory; what it had sent is at the target, or on its way there, and is
+//! With the process go its reactors, its queue pairs and its memory; what it had sent is at the target, or on its way there, and is
 //! carried out. The block layer keeps what had not ended, and gives it to the next daemon. That one logs in with SINGLE,
 //! has every unit reset, and only then serves: a write that is given to it again would else be overtaken by itself.
 
@@ -11,7 +11,7 @@ use super::net::Happening;
 use super::odds::Span;
 use super::world::{Errand, World};
 use crate::scsi::BlockError;
-use crate::session::{ChannelError, Engine, LunKey, RequestId, UnitFunction};
+use crate::session::{RequestId, UnitFunction};
 use crate::wire::TaskResponse;
 
 /// Between two attempts of a new daemon to log in or to fence.
@@ -47,23 +47,21 @@ impl World {
     /// Kills the daemon. With `fence` the next one has all units reset before it serves, as it must.
     pub fn kill_daemon(&mut self, fence: bool) {
         self.enter();
-        let spare = SimFabric::new(0, self.spec.profile, self.spec.target.clone());
-        let dead = std::mem::replace(&mut self.engine, Engine::new(spare, self.spec.limits));
-        let mut fabric = dead.into_fabric();
-        fabric.orphan();
-        self.engine = Engine::new(fabric, self.spec.limits);
-        #[cfg(debug_assertions)]
-        if let Some(mutation) = self.spec.mutation {
-            self.engine.mutate(mutation);
-        }
-        self.agenda
-            .retain(|errand| !matches!(errand, Errand::Supply(..) | Errand::Take(..) | Errand::Destroy(_)));
+        self.fabric().orphan();
+        self.reactors.anew();
+        self.agenda.retain(|errand| {
+            !matches!(
+                errand,
+                Errand::Supply(..) | Errand::Take(..) | Errand::Destroy(_) | Errand::Mail(..)
+            )
+        });
         self.failing.clear();
         self.throttled.clear();
         self.client.forget_control();
         for place in 0..self.sessions.len() {
             let session = &mut self.sessions[place];
             session.dead.append(&mut session.qps);
+            session.serving.clear();
             session.recovery = Some(Recovery {
                 left: if fence { session.spec.luns.clone() } else { Vec::new() },
                 asked: BTreeMap::new(),
@@ -125,7 +123,7 @@ impl World {
             if result == Err(BlockError::Timeout) {
                 // As on the ladder of an overdue command: the next rung is another login.
                 for qp in self.sessions[place].qps.clone() {
-                    self.engine.close_channel(qp, ChannelError::Closed, self.now);
+                    self.close_channel(qp);
                 }
             }
             let number = u32::try_from(place).unwrap_or(u32::MAX);
@@ -138,13 +136,17 @@ impl World {
         let luns = self.sessions[number as usize].spec.luns.clone();
         self.sessions[number as usize].recovery = None;
         for lun in luns {
-            self.engine.remove_disk(LunKey(lun));
+            self.remove(lun);
             self.plug(lun);
         }
+        // The reactors know of each other before the first request comes.
+        self.announce(number, true);
         let limit = self.block_limit();
-        for request in self.client.again(number, limit) {
-            self.engine.submit(request);
+        for request in self.client.again(number) {
+            let home = self.home(number);
+            self.client.goes_on(home, request.id, limit, self.now);
+            self.reactors.at(home).submit(request);
+            self.wake(home);
         }
-        self.wake();
     }
 }

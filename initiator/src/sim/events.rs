@@ -5,38 +5,41 @@ use super::odds::Odds;
 use super::world::{Errand, SLACK, World};
 use crate::fabric::Fabric;
 use crate::scsi::{BlockError, Lun};
-use crate::session::{ChannelError, Event, LunKey};
+use crate::session::{BlockResult, ChannelError, Event, LunKey, RequestId};
 
 impl World {
     pub(super) fn run(&mut self, errand: Errand) {
+        let now = self.now;
         match errand {
-            Errand::Pump => {
-                self.pump_due = false;
-                self.engine.pump(self.now);
+            Errand::Pump(reactor) => {
+                self.reactors.of(reactor).pump_due = false;
+                self.reactors.at(reactor).pump(now);
             }
+            Errand::Mail(from, to, mail) => self.receive(from, to, mail),
             Errand::Supply(id, handle, qp, extent) => {
-                let data = self.client.data(id);
+                let (reactor, data) = (self.owner(qp), self.client.data(id));
                 self.fabric().net.give_back(qp, extent);
                 self.fabric().copy_in(qp, extent, &data);
                 let ok = !Odds::hit(&mut self.rng, self.spec.unsupplied);
-                self.engine.supplied(handle, ok, self.now);
-                self.wake();
+                self.reactors.at(reactor).supplied(handle, ok, now);
+                self.wake(reactor);
             }
             Errand::Take(id, handle, qp, extent) => {
-                let mut data = vec![0; extent.len as usize];
+                let (reactor, mut data) = (self.owner(qp), vec![0; extent.len as usize]);
                 self.fabric().net.give_back(qp, extent);
                 self.fabric().copy_out(qp, extent, &mut data);
-                self.client.taken(self.engine.fabric(), id, data);
-                self.engine.release(handle, self.now);
-                self.wake();
+                self.read_at(reactor, id, data);
+                self.reactors.at(reactor).release(handle, now);
+                self.wake(reactor);
             }
             Errand::Recover(session) => self.recover(session),
             Errand::Login(session) => self.login(session),
             Errand::Enable => self.fabric().target_mut().profile_mut().enabled = true,
             Errand::Destroy(qp) => {
                 if self.fabric().destroy_unmarked(qp) {
-                    self.engine.destroyed(qp, self.now);
-                    self.wake();
+                    let reactor = self.owner(qp);
+                    self.reactors.at(reactor).destroyed(qp, now);
+                    self.wake(reactor);
                 }
             }
             Errand::Scenario(what) => self.scenario(what),
@@ -45,39 +48,44 @@ impl World {
 
     /// Looks at everything a call may have changed.
     pub(super) fn after_call(&mut self) {
-        while let Some(event) = self.engine.next_event() {
-            self.heard(event);
+        for reactor in 0..self.reactors.count() {
+            while let Some(event) = self.reactors.at(reactor).next_event() {
+                self.heard(reactor, event);
+            }
         }
         self.watch_posts();
         self.client.order.batch_over();
         while let Some(qp) = self.fabric().next_notice() {
-            self.engine.close_channel(qp, ChannelError::Closed, self.now);
-            self.wake();
+            self.close_channel(qp);
         }
-        if self.engine.fabric().has_completions() {
-            self.wake();
+        for reactor in 0..self.reactors.count() {
+            if self.reactors.fabric().has_completions(reactor) {
+                self.wake(reactor);
+            }
         }
         self.watch_time();
     }
 
     fn watch_posts(&mut self) {
         // A unit that is given fewer commands than it has, or was a moment ago, is not passed over.
-        let numbers = self.spec.sessions.iter().flat_map(|spec| spec.luns.iter().copied());
-        let limited = |number: &u32| {
-            let state = self.engine.disk_state(LunKey(*number));
+        let numbers = || self.spec.sessions.iter().flat_map(|spec| spec.luns.iter().copied());
+        let all = (0..self.reactors.count()).flat_map(|reactor| numbers().map(move |number| (reactor, number)));
+        let limited = |(reactor, number): &(usize, u32)| {
+            let state = self.reactors.engine(*reactor).disk_state(LunKey(*number));
             state.is_some_and(|state| state.depth.is_some())
         };
-        let throttled: Vec<u32> = numbers.filter(limited).collect();
+        let throttled: Vec<(usize, u32)> = all.filter(limited).collect();
         let before = std::mem::replace(&mut self.throttled, throttled);
-        for (lun, cdb) in self.fabric().net.take_posts() {
-            for number in before.iter().chain(&self.throttled) {
-                self.client.order.turn(Lun::from_index(*number).0);
+        for (qp, lun, cdb) in self.fabric().net.take_posts() {
+            let reactor = self.owner(qp);
+            for (reactor, number) in before.iter().chain(&self.throttled) {
+                self.client.order.turn(*reactor, Lun::from_index(*number).0);
             }
-            self.client.order.turn(lun);
+            self.client.order.turn(reactor, lun);
             let (true, Some((lba, _))) = (matches!(cdb[0], 0x28 | 0x88), super::target::extent_of(&cdb)) else {
                 continue;
             };
-            let (order, fairness) = self.client.order.posted(lun, lba);
+            let (order, fairness) = self.client.order.posted(reactor, lun, lba);
             if let Err(what) = order {
                 self.broken(rule::ORDER, what);
             }
@@ -87,36 +95,32 @@ impl World {
         }
     }
 
-    fn heard(&mut self, event: Event) {
+    fn heard(&mut self, reactor: usize, event: Event) {
         let copy = self.spec.profile.copy;
         match event {
             Event::Supply { id, handle, qp, extent } => {
-                self.client.supply(self.engine.fabric(), id, extent.len);
+                self.client.supply(self.reactors.fabric(), reactor, id, extent.len);
                 self.fabric().net.lend(qp, extent);
                 self.after(copy, Errand::Supply(id, handle, qp, extent));
             }
             Event::Data { id, handle, qp, extent } => {
-                self.client.read_ended(self.engine.fabric(), id);
+                self.client.read_ended(self.reactors.fabric(), reactor, id);
                 self.fabric().net.lend(qp, extent);
                 self.after(copy, Errand::Take(id, handle, qp, extent));
             }
             Event::Done { id, result } => {
                 if let Err(error) = result {
                     self.fabric().net.tally.count(request_failed(error));
-                    self.check_reason(id, error);
+                    self.check_reason(reactor, id, error);
                 }
-                let session = self.client.pending.get(&id).map_or(0, |pending| pending.session);
-                let dead = self.sessions[session as usize].dead.clone();
-                self.client.done(self.engine.fabric(), id, result, dead);
+                self.ended_at(reactor, id, result);
             }
             Event::TaskDone { id, result } => {
-                self.client.task_done(self.engine.fabric(), id, result);
+                self.client.task_done(self.reactors.fabric(), id, result);
                 self.reset_ended(id, result);
             }
-            Event::HandOver(handover) => {
-                self.broken(rule::PROTOCOL, format!("{handover:?}, and there is no other engine"));
-            }
-            Event::Reply { id, result } => self.client.replied(self.engine.fabric(), id, result),
+            Event::HandOver(handover) => self.handed_over(reactor, handover),
+            Event::Reply { id, result } => self.client.replied(self.reactors.fabric(), id, result),
             Event::ChannelFailed { qp, session, reason } => {
                 let limit = self.now + SLACK;
                 self.agenda.add(self.now + SLACK / 2, Errand::Destroy(qp));
@@ -131,15 +135,7 @@ impl World {
                 };
                 self.fabric().net.tally.count(kind);
                 self.failures.push((qp, reason, self.now));
-                let state = &mut self.sessions[session.0 as usize];
-                state.dead.push(qp);
-                let place = state.qps.iter().position(|other| *other == qp);
-                if let Some(place) = place {
-                    state.qps.remove(place);
-                } else {
-                    self.broken(rule::CLOSED, format!("qp{} failed, which was not in use", qp.0));
-                }
-                self.relogin(session.0);
+                self.lost(session.0, qp);
             }
             Event::ChannelClosed { qp, .. } => {
                 if self.failing.remove(&qp).is_none() {
@@ -150,10 +146,11 @@ impl World {
         }
     }
 
-    pub(super) fn relogin(&mut self, session: u32) {
-        if let Some(span) = self.spec.relogin {
-            self.after(span, Errand::Login(session));
-        }
+    /// The client hears how a request ended.
+    pub(super) fn done(&mut self, id: RequestId, result: BlockResult) {
+        let session = self.client.pending.get(&id).map_or(0, |pending| pending.session);
+        let dead = self.sessions[session as usize].dead.clone();
+        self.client.done(self.reactors.fabric(), id, result, dead);
     }
 }
 

@@ -44,6 +44,8 @@ pub struct Refusal {
 pub struct SimFabric {
     pub(super) net: Net,
     pub(super) target: Target,
+    /// The reactor that has it now: it sees completions of its queue pairs only.
+    pub(super) reactor: usize,
     next: u32,
 }
 
@@ -59,6 +61,7 @@ impl SimFabric {
             fence: Fence::default(),
             agenda: Agenda::default(),
             queue_pairs: BTreeMap::new(),
+            owners: BTreeMap::new(),
             orphans: BTreeSet::new(),
             finished: VecDeque::new(),
             heard: Instant::default(),
@@ -71,6 +74,7 @@ impl SimFabric {
         Self {
             net,
             target: Target::new(target),
+            reactor: 0,
             next: 0,
         }
     }
@@ -125,6 +129,7 @@ impl SimFabric {
             exposure,
         };
         self.net.queue_pairs.insert(id, SimQueuePair::new(id, sizes));
+        self.net.owners.insert(id, self.reactor);
         self.net.trace.text(self.net.now, Some(id), "connected");
         Ok(Connect {
             qp: id,
@@ -250,10 +255,10 @@ impl SimFabric {
         true
     }
 
-    /// Whether [`crate::fabric::Fabric::poll`] has something to give.
+    /// Whether [`crate::fabric::Fabric::poll`] has something to give to a reactor.
     #[must_use]
-    pub fn has_completions(&self) -> bool {
-        !self.net.finished.is_empty()
+    pub fn has_completions(&self, reactor: usize) -> bool {
+        self.net.finished_for(reactor) > 0
     }
 
     /// The request limit as the initiator can know it.

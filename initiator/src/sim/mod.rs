@@ -1,7 +1,7 @@
 //! A fabric and a target in one process: seeded, faulty, with a virtual clock.
 //!
 //! [`SimFabric`] implements [`crate::fabric::Fabric`] over byte vectors and connects to a model [`Target`] that
-//! executes real CDBs on model disks. [`World`] adds an engine, a block client and the clock, and checks at every
+//! executes real CDBs on model disks. [`World`] adds engines that share sessions, a block client and the clock, and checks at every
 //! step what must hold whatever the peer and the network do: the DMA rule, credits, data, order, time limits.
 //! A run is a function of its seed: nothing here reads a clock, starts a thread or iterates over a hash map.
 
@@ -10,17 +10,21 @@ mod agenda;
 mod audit;
 mod check;
 mod client;
+mod control;
 mod data_plane;
 mod death;
 mod events;
 mod fabric;
 mod faults;
 mod lease;
+mod mailbox;
 mod net;
 mod odds;
 mod order;
 mod pattern;
 mod queue_pair;
+mod reactor;
+mod requests;
 mod scenario;
 mod shadow;
 mod spec;
@@ -35,6 +39,7 @@ pub use client::Outcome;
 pub use fabric::{Connect, Refusal, SimFabric};
 pub use odds::{CreditPolicy, Function, Injection, Odds, Profile, Span};
 pub use pattern::{fill_block, stamp_of};
+pub use reactor::Seat;
 pub use scenario::{Scenario, run, run_seed};
 pub use spec::{SessionSpec, WorldSpec};
 pub use tally::Tally;

@@ -75,6 +75,8 @@ pub(super) struct Net {
     pub(super) fence: Fence,
     pub(super) agenda: Agenda<Happening>,
     pub(super) queue_pairs: BTreeMap<QueuePairId, SimQueuePair>,
+    /// The reactors of all queue pairs there ever were.
+    pub(super) owners: BTreeMap<QueuePairId, usize>,
     /// Queue pairs of processes that are gone.
     pub(super) orphans: BTreeSet<QueuePairId>,
     pub(super) finished: VecDeque<Finished>,
@@ -82,8 +84,8 @@ pub(super) struct Net {
     pub(super) heard: Instant,
     /// Disconnections the initiator's connection manager reports.
     pub(super) notices: VecDeque<QueuePairId>,
-    /// Commands posted since the last look: logical unit and CDB.
-    pub(super) posts: Vec<(u64, [u8; 16])>,
+    /// Commands posted since the last look: queue pair, logical unit and CDB.
+    pub(super) posts: Vec<(QueuePairId, u64, [u8; 16])>,
     pub(super) checks: Checks,
     pub(super) trace: Trace,
     pub(super) tally: Tally,
@@ -318,8 +320,25 @@ impl Net {
         }
     }
 
-    pub(super) fn take_posts(&mut self) -> Vec<(u64, [u8; 16])> {
+    pub(super) fn take_posts(&mut self) -> Vec<(QueuePairId, u64, [u8; 16])> {
         std::mem::take(&mut self.posts)
+    }
+
+    /// The reactor of a queue pair.
+    pub(super) fn owner(&self, qp: QueuePairId) -> usize {
+        self.owners.get(&qp).copied().unwrap_or(0)
+    }
+
+    /// How many completions a reactor has not taken yet.
+    pub(super) fn finished_for(&self, reactor: usize) -> usize {
+        let own = |finished: &&Finished| self.owner(finished.completion.qp) == reactor;
+        self.finished.iter().filter(own).count()
+    }
+
+    pub(super) fn take_finished(&mut self, reactor: usize) -> Option<Finished> {
+        let own = |finished: &Finished| self.owner(finished.completion.qp) == reactor;
+        let place = self.finished.iter().position(own)?;
+        self.finished.remove(place)
     }
 
     /// The client has an extent from now on.

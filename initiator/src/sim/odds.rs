@@ -23,6 +23,11 @@ impl Span {
         }
     }
 
+    /// Its end.
+    pub(super) const fn end(&self) -> Duration {
+        Duration::from_nanos(self.max)
+    }
+
     /// A moment of the span.
     pub fn draw(&self, rng: &mut Rng) -> Duration {
         Duration::from_nanos(rng.u64(self.min..=self.max))

@@ -1,4 +1,4 @@
-//! Who went first: FIFO within a logical unit, round robin across those of a session.
+//! Who went first: FIFO within a logical unit, round robin across those of a session, on each reactor.
 //!
 //! The post of a read and the [`crate::session::Event::Supply`] of a write tell when a request left its queue.
 
@@ -19,16 +19,17 @@ struct Unit {
 
 #[derive(Debug, Default)]
 pub(super) struct Order {
-    units: BTreeMap<u64, Unit>,
+    /// By reactor and logical unit: what a reactor hands over leaves its book.
+    units: BTreeMap<(usize, u64), Unit>,
 }
 
 impl Order {
-    pub(super) fn know(&mut self, lun: u64, session: u32) {
-        self.units.entry(lun).or_default().session = session;
+    pub(super) fn know(&mut self, reactor: usize, lun: u64, session: u32) {
+        self.units.entry((reactor, lun)).or_default().session = session;
     }
 
-    pub(super) fn submitted(&mut self, lun: u64, id: RequestId, lba: u64, read: bool) {
-        let unit = self.units.entry(lun).or_default();
+    pub(super) fn submitted(&mut self, reactor: usize, lun: u64, id: RequestId, lba: u64, read: bool) {
+        let unit = self.units.entry((reactor, lun)).or_default();
         if unit.waiting.is_empty() {
             unit.passed = 0;
         }
@@ -36,15 +37,15 @@ impl Order {
     }
 
     /// It ended; maybe without having left its queue.
-    pub(super) fn ended(&mut self, lun: u64, id: RequestId) {
-        if let Some(unit) = self.units.get_mut(&lun) {
+    pub(super) fn ended(&mut self, reactor: usize, lun: u64, id: RequestId) {
+        if let Some(unit) = self.units.get_mut(&(reactor, lun)) {
             unit.waiting.retain(|(other, _, _)| *other != id);
         }
     }
 
     /// A write left its queue.
-    pub(super) fn supplied(&mut self, lun: u64, id: RequestId) -> Result<(), String> {
-        let Some(unit) = self.units.get_mut(&lun) else {
+    pub(super) fn supplied(&mut self, reactor: usize, lun: u64, id: RequestId) -> Result<(), String> {
+        let Some(unit) = self.units.get_mut(&(reactor, lun)) else {
             return Ok(());
         };
         unit.passed = 0;
@@ -71,23 +72,24 @@ impl Order {
         }
     }
 
-    /// Another engine has the units of a session: their turns begin anew.
+    /// Other engines have the units of a session: their books begin anew.
     pub(super) fn anew(&mut self, session: u32) {
         for unit in self.units.values_mut().filter(|unit| unit.session == session) {
+            unit.waiting.clear();
             (unit.passed, unit.turns) = (0, 0);
         }
     }
 
     /// A command was posted: maybe a retry, which takes its unit's turn too.
-    pub(super) fn turn(&mut self, lun: u64) {
-        if let Some(unit) = self.units.get_mut(&lun) {
+    pub(super) fn turn(&mut self, reactor: usize, lun: u64) {
+        if let Some(unit) = self.units.get_mut(&(reactor, lun)) {
             unit.passed = 0;
         }
     }
 
     /// A read was posted. The first error is of order, the second of fairness.
-    pub(super) fn posted(&mut self, lun: u64, lba: u64) -> (Result<(), String>, Result<(), String>) {
-        let Some(unit) = self.units.get_mut(&lun) else {
+    pub(super) fn posted(&mut self, reactor: usize, lun: u64, lba: u64) -> (Result<(), String>, Result<(), String>) {
+        let Some(unit) = self.units.get_mut(&(reactor, lun)) else {
             return (Ok(()), Ok(()));
         };
         let session = unit.session;
@@ -101,11 +103,15 @@ impl Order {
             Err(format!("read of lun {} lba {lba} overtook another", lun >> 48))
         };
         unit.waiting.remove(place);
-        let bound = self.units.values().filter(|unit| unit.session == session).count();
+        let bound = self
+            .units
+            .iter()
+            .filter(|((at, _), unit)| *at == reactor && unit.session == session)
+            .count();
         let mut fairness = Ok(());
-        for (other, unit) in &mut self.units {
+        for ((at, other), unit) in &mut self.units {
             let waits = unit.waiting.front().is_some_and(|(_, _, read)| *read);
-            if *other == lun || unit.session != session || !waits {
+            if *at != reactor || *other == lun || unit.session != session || !waits {
                 continue;
             }
             unit.passed += 1;

@@ -119,6 +119,9 @@ impl Scenario {
                 _ => Fence::LunReset,
             },
             sessions,
+            reactors: 1,
+            mail: Span::micros(0, 50),
+            tell: Span::micros(0, 2000),
             relogin: Some(Span::micros(0, 3_000_000)),
             unsupplied: if rng.u8(0..4) == 0 { 30 } else { 0 },
             mutation: None,
@@ -143,6 +146,7 @@ impl Scenario {
         if rng.u8(0..8) == 0 && scenario.world.fence == Fence::LunReset {
             scenario.killing = 10;
         }
+        scenario.share(&mut Rng::with_seed(seed ^ 0x5ea7));
         if rng.bool() {
             scenario.world.exposure = Exposure::Window;
             if rng.u8(0..3) == 0 {
@@ -151,6 +155,25 @@ impl Scenario {
             }
         }
         scenario
+    }
+
+    /// Has several reactors share the sessions, or one with all channels.
+    fn share(&mut self, rng: &mut Rng) {
+        let world = &mut self.world;
+        world.reactors = *rng.choice(&[1, 1, 2, 4]).unwrap_or(&1);
+        if world.reactors == 1 {
+            return;
+        }
+        for session in &mut world.sessions {
+            // A target may grant fewer channels than there are reactors.
+            session.channels = if rng.u8(0..4) == 0 {
+                rng.usize(1..=world.reactors)
+            } else {
+                world.reactors
+            };
+        }
+        world.mail = Span::micros(0, *rng.choice(&[10, 300, 20_000, 500_000]).unwrap_or(&300));
+        world.tell = Span::micros(0, *rng.choice(&[10, 2000, 50_000, 2_000_000]).unwrap_or(&2000));
     }
 }
 
@@ -279,8 +302,7 @@ impl World {
         {
             return;
         }
-        self.engine().remove_disk(crate::session::LunKey(number));
-        self.wake();
+        self.remove(number);
         self.plug(number);
     }
 }

@@ -14,7 +14,7 @@ pub struct SessionSpec {
     pub port: PortId,
     /// Its disks, as numbers of logical units below 256; they are their [`crate::session::LunKey`]s too.
     pub luns: Vec<u32>,
-    /// How many channels it wants.
+    /// How many channels it wants: all on one reactor, or one each on the first of several.
     pub channels: usize,
 }
 
@@ -43,6 +43,12 @@ pub struct WorldSpec {
     pub fence: Fence,
     /// The sessions.
     pub sessions: Vec<SessionSpec>,
+    /// How many reactors share them.
+    pub reactors: usize,
+    /// From one reactor's mailbox to another's.
+    pub mail: Span,
+    /// Until a reactor is told by the control side that others got or lost channels.
+    pub tell: Span,
     /// A session that lost its channel logs in again after this.
     pub relogin: Option<Span>,
     /// How often per mille the client cannot supply a write's data.
@@ -70,6 +76,9 @@ impl Default for WorldSpec {
                 luns: vec![0],
                 channels: 1,
             }],
+            reactors: 1,
+            mail: Span::micros(0, 50),
+            tell: Span::micros(0, 2000),
             relogin: None,
             unsupplied: 0,
             mutation: None,

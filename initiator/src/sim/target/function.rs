@@ -32,7 +32,10 @@ impl Target {
                     self.end_tasks(qp, &function, net);
                 }
             }
-            Function::Answered(result) => self.answer(qp, &function, result, net),
+            Function::Answered(result) => {
+                self.function_refused = Some(net.now);
+                self.answer(qp, &function, result, net);
+            }
             Function::DoneWithResponse => {
                 let ended = self.end_tasks(qp, &function, net);
                 self.answer(qp, &function, TaskResponse::Complete, net);

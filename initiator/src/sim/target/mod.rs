@@ -18,6 +18,7 @@ use super::odds::{CreditPolicy, Function, Injection};
 use crate::fabric::QueuePairId;
 use crate::scsi::Cdb;
 use crate::scsi::cdb::Operation;
+use crate::time::Instant;
 use crate::wire::command::immediate_data;
 use crate::wire::{
     Command, Data, FromInitiator, IMMEDIATE_DATA_OFFSET, LogoutReason, Response, TargetLogout, TaskManagement,
@@ -139,6 +140,8 @@ pub struct Target {
     functions: BTreeMap<u64, (QueuePairId, TaskManagement)>,
     /// What shall become of the next ones.
     function_fates: VecDeque<Function>,
+    /// When a function was refused last.
+    function_refused: Option<Instant>,
     /// So many commands that do not touch the medium hang.
     hanging: u32,
     /// Commands refused with TASK SET FULL as the task set was.
@@ -159,6 +162,7 @@ impl Target {
             tasks: BTreeMap::new(),
             functions: BTreeMap::new(),
             function_fates: VecDeque::new(),
+            function_refused: None,
             hanging: 0,
             refused: 0,
             serial: 0,
@@ -199,6 +203,11 @@ impl Target {
     #[must_use]
     pub fn refused(&self) -> u64 {
         self.refused
+    }
+
+    /// When a task management function was last answered with anything but "complete".
+    pub(super) fn refused_function(&self) -> Option<Instant> {
+        self.function_refused
     }
 
     /// The contents of a disk; empty when there is none.
