@@ -6,11 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use srp_initiator::fabric::{Exposure, QueuePairId, RegionId};
 use srp_initiator::scsi::BlockError;
 use srp_initiator::session::{
-    ChannelError, ChannelState, ControlReply, ControlRequest, DiskSetup, Fence, Granted, LunKey, SessionKey, SlotPlan,
+    ChannelError, ChannelState, ControlReply, ControlRequest, DiskSetup, Fence, Granted, Handover, LunKey, SessionKey,
+    SlotPlan,
 };
 use srp_verbs::fabric::ChannelParts;
 use tokio::sync::oneshot;
-use ublk_frontend::backend::{AreaId, DeviceKey};
+use ublk_frontend::backend::{AreaId, DeviceKey, ForeignRequest, RequestId};
+use ublk_frontend::reactor::ReactorHandle;
 
 use crate::rpc::protocol::Counters;
 
@@ -32,6 +34,14 @@ pub(crate) enum Message {
     RemoveDisk(LunKey),
     /// Forget a session without channel or disks.
     RemoveSession(SessionKey),
+    /// The other reactors with a channel of the session, and how this one is reached by them.
+    Siblings(SessionKey, Sibling, Vec<Sibling>),
+    /// A request of another reactor, whose session has a channel here.
+    TakeOver(Box<Carried>),
+    /// A request of this reactor's that the reactor with this number has no channel for.
+    TakeBack(Box<Carried>, usize),
+    /// A request of this reactor's that another one served ended; the data of a READ is in place.
+    Ended(RequestId, Result<u32, i32>),
     /// A SCSI command of the control side.
     Control(ControlRequest, oneshot::Sender<Result<ControlReply, BlockError>>),
     /// Tell a channel's figures.
@@ -51,6 +61,28 @@ pub(crate) struct NewChannel {
     pub(crate) write_arena: Arena,
     /// Told the name the queue pair has on its reactor.
     pub(crate) reply: oneshot::Sender<QueuePairId>,
+}
+
+/// A reactor, towards another one.
+#[derive(Clone, Debug)]
+pub(crate) struct Sibling {
+    pub(crate) index: usize,
+    pub(crate) handle: ReactorHandle<Message>,
+}
+
+/// A request on its way between reactors.
+#[derive(Clone, Debug)]
+pub(crate) struct Carried {
+    /// The reactor whose queue it came by, and which ends it.
+    pub(crate) origin: Sibling,
+    /// Its name there.
+    pub(crate) id: RequestId,
+    pub(crate) session: SessionKey,
+    /// Where its data is.
+    pub(crate) data: ForeignRequest,
+    /// Bytes.
+    pub(crate) len: u32,
+    pub(crate) handover: Handover,
 }
 
 /// A data arena as the reactor knows it.

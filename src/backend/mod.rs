@@ -3,6 +3,7 @@
 //! Translates between the block layer's requests and the engine's, and between its buffers and the reactor's
 //! areas. All of it runs on the reactor's thread.
 
+mod handover;
 mod message;
 mod pending;
 
@@ -24,7 +25,8 @@ use ublk_frontend::backend::{
     Action, AreaRange, Backend, BlockRequest as UblkRequest, DeviceKey, Operation, Pumped, RequestId,
 };
 
-pub(crate) use message::{Arena, Disk, DiskCounters, Event, Message, NewChannel};
+use handover::{CarriedTable, Siblings, is_foreign};
+pub(crate) use message::{Arena, Disk, DiskCounters, Event, Message, NewChannel, Sibling};
 use pending::{Pending, PendingTable};
 
 /// Set in the ids of control requests, which share the engine's id space with block requests.
@@ -46,15 +48,17 @@ pub(crate) struct SrpBackend {
     early: Vec<Action>,
     /// Completion channels watched.
     watched: Vec<CompletionToken>,
+    siblings: Siblings,
+    carried: CarriedTable,
 }
 
 impl SrpBackend {
-    /// A backend without channels; `events` go to the control side.
-    pub(crate) fn new(reactor: usize, events: mpsc::UnboundedSender<Event>) -> Self {
+    /// A backend without channels; `events` go to the control side. All reactors have the same `epoch`.
+    pub(crate) fn new(reactor: usize, epoch: Instant, events: mpsc::UnboundedSender<Event>) -> Self {
         Self {
             reactor,
             engine: Engine::new(VerbsFabric::new(), Limits::default()),
-            epoch: Instant::now(),
+            epoch,
             disks: HashMap::new(),
             pending: PendingTable::default(),
             arenas: Vec::new(),
@@ -63,6 +67,8 @@ impl SrpBackend {
             events,
             early: Vec::with_capacity(64),
             watched: Vec::new(),
+            siblings: Siblings::default(),
+            carried: CarriedTable::default(),
         }
     }
 
@@ -149,6 +155,15 @@ impl SrpBackend {
 
     fn engine_event(&mut self, event: EngineEvent, now: CoreInstant, out: &mut Vec<Action>) {
         match event {
+            EngineEvent::Supply { id, handle, qp, extent } if is_foreign(id) => {
+                self.supply_foreign(id, handle, self.range(qp, extent), now, out);
+            }
+            EngineEvent::Data { id, handle, qp, extent } if is_foreign(id) => {
+                self.data_foreign(id, handle, self.range(qp, extent), now, out);
+            }
+            EngineEvent::Done { id, result } if is_foreign(id) => {
+                self.end_foreign(id, result.map_err(BlockError::errno));
+            }
             EngineEvent::Supply { id, handle, qp, extent } => {
                 let id = ublk_id(id);
                 match (self.range(qp, extent), self.pending.get_mut(id)) {
@@ -163,10 +178,7 @@ impl SrpBackend {
             EngineEvent::Done { id, result } => {
                 self.complete(ublk_id(id), result.map_err(BlockError::errno), out);
             }
-            // No engine here is told of others yet.
-            EngineEvent::HandOver(handover) => {
-                self.complete(ublk_id(handover.request.id), Err(BlockError::Transport.errno()), out);
-            }
+            EngineEvent::HandOver(handover) => self.hand_over(handover, out),
             EngineEvent::Reply { id, result } => {
                 if let Some(reply) = self.controls.remove(&id.0) {
                     let _ = reply.send(result);
@@ -247,7 +259,17 @@ impl Backend for SrpBackend {
                 self.engine.remove_disk(key);
                 self.disks.retain(|_, disk| disk.setup.key != key);
             }
-            Message::RemoveSession(key) => self.engine.remove_session(key),
+            Message::RemoveSession(key) => {
+                self.engine.remove_session(key);
+                self.siblings.forget(key);
+            }
+            Message::Siblings(session, own, others) => {
+                self.engine.set_elsewhere(session, !others.is_empty());
+                self.siblings.set(session, own, others);
+            }
+            Message::TakeOver(carried) => self.take_over(*carried, now),
+            Message::TakeBack(carried, from) => self.take_back(&carried, from, now),
+            Message::Ended(id, result) => self.ended_elsewhere(id, result, out),
             Message::Control(mut request, reply) => {
                 self.next_control += 1;
                 request.id = EngineId(CONTROL | self.next_control);
@@ -270,6 +292,7 @@ impl Backend for SrpBackend {
                         handle: None,
                         len,
                         operation: request.operation,
+                        queue_id: request.queue_id,
                         counters,
                     },
                 );
@@ -295,6 +318,11 @@ impl Backend for SrpBackend {
         } else {
             self.engine.supplied(handle, result.is_ok(), now);
         }
+    }
+
+    fn copied_foreign(&mut self, token: u64, result: Result<(), i32>, now: Instant) {
+        let now = self.core_time(now);
+        self.foreign_copied(token, result, now);
     }
 
     fn ready(&mut self, token: u64, _now: Instant) {

@@ -14,6 +14,7 @@ pub(super) struct Pending {
     /// Bytes.
     pub(super) len: u32,
     pub(super) operation: Operation,
+    pub(super) queue_id: u16,
     pub(super) counters: Arc<DiskCounters>,
 }
 
@@ -36,6 +37,10 @@ impl PendingTable {
             tags.resize_with(tag + 1, || None);
         }
         tags[tag] = Some(pending);
+    }
+
+    pub(super) fn get(&self, id: RequestId) -> Option<&Pending> {
+        self.queues.get(id.queue_slot())?.get(usize::from(id.tag))?.as_ref()
     }
 
     pub(super) fn get_mut(&mut self, id: RequestId) -> Option<&mut Pending> {
@@ -64,6 +69,7 @@ mod tests {
             handle: None,
             len: 512,
             operation: Operation::Read,
+            queue_id: 0,
             counters: Arc::default(),
         }
     }

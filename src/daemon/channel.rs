@@ -1,296 +1,43 @@
-//! One channel of a session: connecting it, handing it to a reactor, and taking it apart.
+//! A channel in service, and how it is taken apart.
 
-use std::net::SocketAddr;
-use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::time::Duration;
 
-use srp_addressing::{Gid, Logout};
-use srp_initiator::fabric::{Exposure, QueuePairId};
-use srp_initiator::session::{Fence, Granted, LoginError, LoginParameters, SessionKey, SlotPlan, reject_reason};
-use srp_initiator::wire::login::{LoginRejectReason, MultiChannel};
-use srp_verbs::cm::{Address, CmError, ConnectParams, Event as CmEvent, PortSpace};
-use srp_verbs::completion_queue::CompletionQueueError;
-use srp_verbs::device::{Device, DeviceError, Devices};
-use srp_verbs::fabric::{ChannelParts, IuRing, PartsError};
-use srp_verbs::memory::{Access, Arena, MemoryError, MemoryWindow, ProtectionDomain};
-use srp_verbs::queue_pair::{QueuePair, QueuePairCaps};
+use srp_addressing::Logout;
+use srp_initiator::fabric::QueuePairId;
+use srp_initiator::session::{Granted, SlotPlan};
+use srp_verbs::cm::Event as CmEvent;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 use ublk_frontend::backend::AreaId;
-use ublk_frontend::reactor::AddAreaError;
 
-use super::connection::{ConnectError, Connection, ConnectionManager};
-use super::reactors::{Reactor, Reactors};
-use crate::backend::{Arena as ReactorArena, Message, NewChannel};
+use super::connection::Connection;
+use super::reactors::Reactor;
+use crate::backend::Message;
 
-/// A login, from the first packet to the first command, takes at most this.
-const LOGIN_LIMIT: Duration = Duration::from_secs(15);
 /// A disconnect is waited for this long; the target learns of it either way.
 const DISCONNECT_LIMIT: Duration = Duration::from_secs(1);
-/// 4.096 us x 2^14 = 67 ms: with 8 tries a dead path shows within some seconds.
-const ACK_TIMEOUT: u8 = 14;
-
-/// Bytes of a send slot: more than any IU of ours has, without the data behind it.
-const IU_SLOT: u32 = 512;
-
-/// What all channels of a session share.
-pub(crate) struct SessionGround {
-    pub(crate) key: SessionKey,
-    pub(crate) address: Address,
-    pub(crate) source: Option<Address>,
-    pub(crate) retry_count: u8,
-    pub(crate) queue_size: u16,
-    pub(crate) exposure: Exposure,
-    pub(crate) fence: Fence,
-    pub(crate) max_transfer: u32,
-    pub(crate) arena_len: u32,
-    /// Bytes of the largest write to send within its command; 0 once the target has refused IUs of that length.
-    pub(crate) immediate_data: u32,
-    pub(crate) domain: Option<Arc<ProtectionDomain>>,
-}
-
-/// Where a connection leaves this host.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct LocalEnd {
-    pub(crate) device: String,
-    pub(crate) port: u8,
-    /// GID 0 of the port, whose lower half is the port GUID that initiator port ids are made of.
-    pub(crate) port_gid: Gid,
-    pub(crate) address: Option<SocketAddr>,
-}
-
+/// A queue pair in error is flushed by the HCA at once; one that is not by then is destroyed.
+const FLUSH_LIMIT: Duration = Duration::from_secs(3);
 /// A channel in service.
 pub(crate) struct Channel {
+    /// Its number in the daemon, never used again.
+    pub(crate) serial: u32,
+    /// It is out of service, and taken apart when it has been closed.
+    pub(crate) failed: bool,
+    /// By when its queue pair should have been flushed, once it is being closed.
+    pub(crate) flush_by: Option<Instant>,
     pub(crate) reactor: Reactor,
     pub(crate) qp: QueuePairId,
     pub(crate) granted: Granted,
     pub(crate) plan: SlotPlan,
-    areas: [AreaId; 2],
+    pub(super) areas: [AreaId; 2],
     /// Ends the watch over the connection and gets it back.
-    watch: oneshot::Sender<()>,
-    connection: tokio::task::JoinHandle<Connection>,
-}
-
-/// Why a channel did not come into service.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ChannelSetupError {
-    /// Connecting failed.
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
-    /// The answer to the login cannot be worked with.
-    #[error(transparent)]
-    Login(#[from] LoginError),
-    /// The HCA does not do what is needed.
-    #[error(transparent)]
-    Device(#[from] DeviceError),
-    /// No completion queue.
-    #[error(transparent)]
-    CompletionQueue(#[from] CompletionQueueError),
-    /// No memory.
-    #[error(transparent)]
-    Memory(#[from] MemoryError),
-    /// The parts do not make a channel.
-    #[error(transparent)]
-    Parts(#[from] PartsError),
-    /// A buffer cannot be shared with the reactor.
-    #[error("a data buffer cannot be shared with its reactor: {0}")]
-    Share(std::io::Error),
-    /// The reactor could not map a buffer.
-    #[error(transparent)]
-    Area(#[from] AddAreaError),
-    /// The connection leaves through no RDMA device.
-    #[error("the way to {0} leads through no RDMA device")]
-    NoDevice(Address),
-    /// The reactor is gone.
-    #[error(transparent)]
-    Reactor(#[from] ublk_frontend::reactor::Gone),
-}
-
-impl ChannelSetupError {
-    /// The target takes no command IUs as long as those that were asked for (LOGIN_REJ 0x00010002).
-    pub(crate) fn iu_too_long(&self) -> bool {
-        match self {
-            Self::Connect(ConnectError::Consumer { private_data }) => {
-                reject_reason(private_data) == Ok(LoginRejectReason::IuTooLong)
-            }
-            _ => false,
-        }
-    }
-}
-
-impl From<CmError> for ChannelSetupError {
-    fn from(error: CmError) -> Self {
-        Self::Connect(ConnectError::Cm(error))
-    }
-}
-
-/// A connection that is resolved and not connected yet.
-pub(crate) struct Resolved {
-    connection: Connection,
-    device: Arc<Device>,
-    pub(crate) local: LocalEnd,
-    /// The target port's GID, where it is known.
-    pub(crate) peer: Option<Gid>,
-    deadline: Instant,
-}
-
-/// Finds the way to the target, and by it the HCA port and its name.
-pub(crate) async fn resolve(
-    manager: &ConnectionManager,
-    devices: &Devices,
-    ground: &SessionGround,
-) -> Result<Resolved, ChannelSetupError> {
-    let deadline = Instant::now() + LOGIN_LIMIT;
-    let mut connection = manager.open(PortSpace::of(&ground.address))?;
-    connection.resolve(ground.source, ground.address, deadline).await?;
-    let port = connection
-        .id
-        .local_port()
-        .ok_or(ChannelSetupError::NoDevice(ground.address))?;
-    let device = devices.of(&connection.id)?;
-    let port_gid = device.gid(port.port, 0)?;
-    let address = connection.id.local_address();
-    let peer = connection.id.peer_gid();
-    let local = LocalEnd {
-        device: port.device,
-        port: port.port,
-        port_gid,
-        address,
-    };
-    Ok(Resolved {
-        connection,
-        device,
-        local,
-        peer,
-        deadline,
-    })
-}
-
-impl Resolved {
-    /// Logs in and hands the channel to its reactor.
-    pub(crate) async fn login(
-        self,
-        ground: &mut SessionGround,
-        parameters: &LoginParameters,
-        multichannel: MultiChannel,
-        reactors: &Reactors,
-        reactor: Reactor,
-        lost: impl FnOnce(String) + Send + 'static,
-    ) -> Result<Channel, ChannelSetupError> {
-        let Self {
-            mut connection,
-            device,
-            deadline,
-            ..
-        } = self;
-        let domain = match &ground.domain {
-            Some(domain) if Arc::ptr_eq(domain.device(), &device) => Arc::clone(domain),
-            _ => Arc::clone(ground.domain.insert(ProtectionDomain::new(&device)?)),
-        };
-        let queue = reactors.completion_queue(reactor.index, &device)?;
-        // The target may grant more or less; a queue pair of the size wished for holds either.
-        let most = SlotPlan::new(i32::from(ground.queue_size) + 1, ground.queue_size);
-        let caps = QueuePairCaps {
-            sends: most.send_work(ground.exposure),
-            receives: most.receives.into(),
-            max_inline: 128,
-        };
-        let mut queue_pair = QueuePair::create(&connection.id, &domain, &queue, caps)?;
-        // What the HCA lacks is said before the target is troubled. Behind the queue pair, as a process's objects are
-        // destroyed by the kernel last first: windows keep the queue pair they are open on.
-        let (read_access, write_access, mut windows) = match ground.exposure {
-            Exposure::Pool => (Access::ReadData, Access::WriteData, Vec::new()),
-            Exposure::Window => (Access::ReadWindows, Access::WriteWindows, windows(&domain, &most)?),
-        };
-        if let Err(error) = connection.id.set_ack_timeout(ACK_TIMEOUT) {
-            tracing::debug!(%error, "the fabric's own acknowledgement timeout applies");
-        }
-        let request = login_request(parameters, multichannel, &ground.address);
-        let mut connect = ConnectParams::new(&request);
-        connect.retry_count = ground.retry_count;
-        connection.id.connect(&queue_pair, &connect)?;
-        let (private_data, ours_to_establish) = connection.answer(deadline).await?;
-        let granted = parameters.accept(&private_data)?;
-        let plan = SlotPlan::new(granted.request_limit, ground.queue_size);
-        // Immediate data is sent from its buffer, behind the IU in its slot.
-        let send_len = granted.max_it_iu_len.min(IU_SLOT);
-        let sends = IuRing::new(&domain, plan.sends, send_len)?;
-        let receives = IuRing::new(&domain, plan.receives, granted.max_ti_iu_len)?;
-        let len = ground.arena_len;
-        windows.truncate(plan.commands.into());
-        let read = Arena::new(&domain, len as usize, read_access)?;
-        let write = Arena::new(&domain, len as usize, write_access)?;
-        if ours_to_establish {
-            connection.id.establish(&mut queue_pair)?;
-        }
-        let read_area = map(&reactor, &read).await?;
-        let write_area = match map(&reactor, &write).await {
-            Ok(area) => area,
-            Err(error) => {
-                reactor.remove_area(read_area).await;
-                return Err(error);
-            }
-        };
-        let mut parts = ChannelParts::new(queue_pair, sends, receives)?.with_windows(windows)?;
-        let read_region = parts.add_region(read)?;
-        let write_region = parts.add_region(write)?;
-        let place = |region, area| ReactorArena { region, len, area };
-        let qp = reactor
-            .ask(|reply| {
-                Message::AddChannel(Box::new(NewChannel {
-                    parts,
-                    session: ground.key,
-                    granted,
-                    plan,
-                    exposure: ground.exposure,
-                    fence: ground.fence,
-                    max_transfer: ground.max_transfer,
-                    read_arena: place(read_region, read_area),
-                    write_arena: place(write_region, write_area),
-                    reply,
-                }))
-            })
-            .await?;
-        let (watch, ended) = oneshot::channel();
-        let connection = tokio::spawn(watch_connection(connection, ended, lost));
-        Ok(Channel {
-            reactor,
-            qp,
-            granted,
-            plan,
-            areas: [read_area, write_area],
-            watch,
-            connection,
-        })
-    }
-}
-
-/// A memory window for each command of a channel.
-fn windows(domain: &Arc<ProtectionDomain>, plan: &SlotPlan) -> Result<Vec<MemoryWindow>, MemoryError> {
-    (0..plan.commands).map(|_| MemoryWindow::new(domain)).collect()
-}
-
-/// The private data of a login: by IP address the form that leaves room for the header of such a connection, by GID the
-/// SRP_LOGIN_REQ of the standard.
-pub(crate) fn login_request(parameters: &LoginParameters, multichannel: MultiChannel, address: &Address) -> Vec<u8> {
-    let request = parameters.request(multichannel);
-    if address.is_ip() {
-        request.encode_rdma_cm().to_vec()
-    } else {
-        request.encode().to_vec()
-    }
-}
-
-/// Makes an arena known to a reactor. (No borrow of the arena is held while waiting: it is not `Sync`.)
-fn map(reactor: &Reactor, arena: &Arena) -> impl Future<Output = Result<AreaId, ChannelSetupError>> + use<> {
-    let memfd = arena.as_fd().try_clone_to_owned().map_err(ChannelSetupError::Share);
-    let (reactor, len) = (reactor.clone(), arena.len() as u64);
-    async move { Ok(reactor.add_area(&memfd?, len).await?) }
+    pub(super) watch: oneshot::Sender<()>,
+    pub(super) connection: tokio::task::JoinHandle<Connection>,
 }
 
 /// Waits for the connection's end, by the peer or by us.
-async fn watch_connection(
+pub(super) async fn watch_connection(
     mut connection: Connection,
     mut ended: oneshot::Receiver<()>,
     lost: impl FnOnce(String) + Send + 'static,
@@ -319,11 +66,29 @@ impl Channel {
     }
 
     /// Tells the reactor to end it; `ChannelClosed` follows.
-    pub(crate) fn close(&self, logout: Logout) {
+    pub(crate) fn close(&mut self, logout: Logout) {
+        self.expect_flush();
         self.reactor.send(match logout {
             Logout::Disconnect => Message::CloseChannel(self.qp),
             Logout::Iu => Message::LogOut(self.qp),
         });
+    }
+
+    /// It is being closed: a flush that does not come in time is not waited for.
+    pub(crate) fn expect_flush(&mut self) {
+        self.flush_by.get_or_insert_with(|| Instant::now() + FLUSH_LIMIT);
+    }
+
+    /// Destroys the queue pair when its flush is overdue, which proves as much.
+    pub(crate) fn destroy_overdue(&mut self, now: Instant) {
+        if self.flush_by.is_some_and(|limit| limit <= now) {
+            tracing::warn!(
+                reactor = self.reactor.index,
+                "a queue pair was not flushed in time and is destroyed"
+            );
+            self.reactor.send(Message::DestroyChannel(self.qp));
+            self.flush_by = Some(now + FLUSH_LIMIT);
+        }
     }
 
     /// Takes apart a channel whose `ChannelClosed` has come: the connection is ended, the queue pair and its

@@ -57,14 +57,9 @@ impl BlockDevice {
         read_only: bool,
     ) -> Result<Self, ErrorData> {
         let host = |error: &dyn std::error::Error| failure(ErrorKind::Host, chain(error));
-        let params = parameters(geometry, session.max_transfer, read_only);
-        let reactors: Vec<_> = session.channels.iter().map(|channel| channel.reactor.clone()).collect();
-        let commands = session
-            .channels
-            .iter()
-            .map(|channel| channel.plan.commands)
-            .min()
-            .unwrap_or(1);
+        let params = parameters(geometry, session.shared.max_transfer, read_only);
+        let reactors = session.owners.clone();
+        let commands = session.live().map(|channel| channel.plan.commands).min().unwrap_or(1);
         let config = DeviceConfig {
             id: None,
             queues: u16::try_from(reactors.len()).unwrap_or(u16::MAX).max(1),

@@ -110,7 +110,7 @@ mod tests {
     use srp_initiator::session::LoginParameters;
     use srp_initiator::wire::login::MultiChannel;
 
-    use crate::daemon::channel::login_request;
+    use crate::daemon::login::login_request;
 
     fn port(number: u32, prefix: u64, state: PortState, pkeys: &[u16]) -> Port {
         Port {

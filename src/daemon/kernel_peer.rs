@@ -8,8 +8,8 @@ use std::path::Path;
 
 use srp_addressing::{Guid, TargetOptions};
 
-use super::channel::LocalEnd;
 use super::failure::failure;
+use super::login::LocalEnd;
 use super::session::acl_name;
 use crate::rpc::protocol::{ErrorData, ErrorKind};
 

@@ -2,6 +2,7 @@
 
 mod attach;
 mod channel;
+mod channels;
 mod connection;
 mod detach;
 mod device;
@@ -13,9 +14,11 @@ mod kernel_peer;
 mod known;
 mod leftover;
 mod liveness;
+mod login;
 mod nexus;
 mod reactors;
 mod registry;
+mod replace;
 mod session;
 pub(crate) mod watch;
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use srp_verbs::completion_queue::{CompletionQueue, CompletionQueueError};
 use srp_verbs::device::Device;
@@ -12,7 +12,7 @@ use ublk_frontend::reactor::{
     AddAreaError, AddQueue, AddQueueError, Gone, Reactor as Thread, ReactorConfig, ReactorHandle, SpawnError,
 };
 
-use crate::backend::{Event, Message, SrpBackend};
+use crate::backend::{Event, Message, Sibling, SrpBackend};
 
 /// All reactors; the threads end with the process.
 pub(crate) struct Reactors {
@@ -31,9 +31,10 @@ impl Reactors {
     /// Starts `count` reactors, whose events go to `events`. They look for work for `spin` before they sleep.
     pub(crate) fn start(count: u16, spin: Duration, events: &mpsc::UnboundedSender<Event>) -> Result<Self, SpawnError> {
         let mut threads = Vec::new();
+        let epoch = Instant::now();
         for index in 0..count {
             let events = events.clone();
-            let make = move || Ok(SrpBackend::new(index.into(), events));
+            let make = move || Ok(SrpBackend::new(index.into(), epoch, events));
             let config = ReactorConfig {
                 spin,
                 ..ReactorConfig::new(index)
@@ -81,6 +82,14 @@ impl Reactors {
 }
 
 impl Reactor {
+    /// What another reactor reaches it by.
+    pub(crate) fn sibling(&self) -> Sibling {
+        Sibling {
+            index: self.index,
+            handle: self.handle.clone(),
+        }
+    }
+
     /// To the reactor's backend. A reactor that has ended drops the message, and with it any reply channel.
     pub(crate) fn send(&self, message: Message) {
         if let Err(error) = self.handle.message(message) {

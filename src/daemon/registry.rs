@@ -14,7 +14,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::Ground;
-use super::attach::{self, Wanted};
+use super::attach::Wanted;
+use super::channels;
 use super::dismissed::Dismissed;
 use super::failure::failure;
 use super::known::{Tables, not_watching};
@@ -120,7 +121,7 @@ impl Registry {
                         .and_then(|entry| nexus::port(&entry.target)),
                 })
             };
-            let login = attach::log_in(&registry.ground, key, &target, &requests, take).await;
+            let login = channels::log_in(&registry.ground, key, &target, &requests, take).await;
             drop(requests);
             match login {
                 Ok(session) => session.run(first, inbox, publish, || registry.forget(key)).await,
@@ -297,7 +298,7 @@ impl Registry {
             let reason = format!("{why}, and the target does not answer within {limit} s");
             if let Some(entry) = self.sessions().get(&key) {
                 // Before what its channels will say, so that this is the reason.
-                let _ = entry.requests.send(Request::ConnectionLost(reason));
+                let _ = entry.requests.send(Request::PathLost(reason));
             }
             // The session may be waiting for the target just now.
             subject.give_up();
@@ -374,7 +375,7 @@ fn refuse(request: Request, error: &ErrorData) {
         Request::Attach(_, reply) => drop(reply.send(Err(error.clone()))),
         Request::Detach { number, reply, .. } => drop(reply.send(not_found(number, true))),
         Request::Show { reply, .. } => drop(reply.send(Err(error.clone()))),
-        Request::Reactor(_) | Request::ConnectionLost(_) => {}
+        Request::Reactor(_) | Request::ConnectionLost { .. } | Request::PathLost(_) => {}
     }
 }
 

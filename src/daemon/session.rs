@@ -5,22 +5,22 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use srp_addressing::{Gid, Logout, PortId, TargetOptions};
 use srp_initiator::fabric::QueuePairId;
 use srp_initiator::scsi::Lun;
-use srp_initiator::session::SessionKey;
+use srp_initiator::session::{LoginParameters, SessionKey};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::Ground;
 use super::attach::{self, Wanted};
-use super::channel::{Channel, LocalEnd};
+use super::channel::Channel;
 use super::device::BlockDevice;
 use super::failure::failure;
 use super::liveness::Subject;
+use super::login::{LocalEnd, SessionGround};
 use super::reactors::Reactor;
 use crate::backend::{Event as ReactorEvent, Message};
 use crate::rpc::protocol::{
@@ -44,8 +44,15 @@ pub(crate) enum Request {
     },
     /// Something happened to a channel.
     Reactor(ReactorEvent),
-    /// A connection ended, or leads nowhere any more, and why.
-    ConnectionLost(String),
+    /// The connection of a channel ended, and why.
+    ConnectionLost {
+        /// The channel.
+        serial: u32,
+        /// Why.
+        reason: String,
+    },
+    /// The target does not answer any more, and how that was found.
+    PathLost(String),
 }
 
 /// Answers a client; kept until what it was told is true.
@@ -75,21 +82,23 @@ pub(crate) struct Session {
     pub(crate) local: LocalEnd,
     pub(crate) initiator_port: PortId,
     pub(crate) wanted_channels: u16,
-    /// In the order of their logins. The device queue q is served by channel q modulo their number.
+    /// Reactors that channels were made for when it logged in. The device queue q is one of owner q modulo their number.
+    pub(crate) owners: Vec<Reactor>,
+    /// At most one of each owner that is in service, and those that are being closed.
     pub(crate) channels: Vec<Channel>,
+    /// What logging a further channel in takes.
+    pub(crate) shared: SessionGround,
+    pub(crate) parameters: LoginParameters,
+    pub(crate) requests: mpsc::WeakUnboundedSender<Request>,
+    /// True when no channel is wanted any more.
+    pub(crate) over: watch::Sender<bool>,
     pub(crate) devices: BTreeMap<u32, Arc<BlockDevice>>,
     pub(crate) others: BTreeMap<Lun, SkippedLun>,
     /// Its devices take turns.
     pub(crate) detaching: Arc<Semaphore>,
     /// Why it is lost.
     pub(crate) lost: Option<String>,
-    pub(crate) max_transfer: u32,
-    /// By when channels being closed should have been flushed.
-    pub(crate) closing: Option<Instant>,
 }
-
-/// A queue pair in error is flushed by the HCA at once; one that is not by then is destroyed.
-const FLUSH_LIMIT: Duration = Duration::from_secs(3);
 
 /// Requests per hardware queue of a block device, when the target text does not say.
 const QUEUE_DEPTH: u16 = 128;
@@ -113,9 +122,9 @@ impl Session {
                 initiator_port: acl_name(self.initiator_port),
                 state: state.to_owned(),
                 reason: self.lost.clone(),
-                channels: u16::try_from(self.channels.len()).unwrap_or(u16::MAX),
+                channels: u16::try_from(self.live().count()).unwrap_or(u16::MAX),
                 channels_wanted: self.wanted_channels,
-                request_limit: self.channels.first().map_or(0, |channel| channel.granted.request_limit),
+                request_limit: self.live().next().map_or(0, |channel| channel.granted.request_limit),
                 others: self.others.values().cloned().collect(),
             },
             devices: self
@@ -140,7 +149,7 @@ impl Session {
     /// Where its channels are.
     fn places(&self) -> Vec<(Reactor, QueuePairId)> {
         let place = |channel: &Channel| (channel.reactor.clone(), channel.qp);
-        self.channels.iter().map(place).collect()
+        self.live().map(place).collect()
     }
 
     /// Serves the session until its last device is gone and it has logged out. What ends the session is
@@ -188,8 +197,15 @@ impl Session {
                     let Ok((device, outcome, reply)) = ended else { continue };
                     answers.push(self.detached(&device, outcome, reply));
                 }
-                Some(_) = dismantling.join_next(), if !dismantling.is_empty() => {}
-                () = self.out_of_patience() => self.destroy_channels(),
+                Some(replaced) = dismantling.join_next(), if !dismantling.is_empty() => {
+                    if let Ok(Some(channel)) = replaced {
+                        self.replaced(channel);
+                    }
+                }
+                () = self.out_of_patience() => {
+                    let now = Instant::now();
+                    self.channels.iter_mut().for_each(|channel| channel.destroy_overdue(now));
+                }
                 request = requests.recv() => next = request,
             }
         }
@@ -201,35 +217,23 @@ impl Session {
             None => self.target.logout.unwrap_or_default(),
             Some(_) => Logout::Disconnect,
         };
-        self.channels.iter().for_each(|channel| channel.close(logout));
-        self.closing.get_or_insert_with(|| Instant::now() + FLUSH_LIMIT);
+        self.over.send_replace(true);
+        self.channels.iter_mut().for_each(|channel| channel.close(logout));
     }
 
     /// Waits until channels being closed should have been flushed.
     async fn out_of_patience(&self) {
-        match self.closing {
-            Some(limit) if !self.channels.is_empty() => tokio::time::sleep_until(limit).await,
-            _ => std::future::pending().await,
+        match self.channels.iter().filter_map(|channel| channel.flush_by).min() {
+            Some(limit) => tokio::time::sleep_until(limit).await,
+            None => std::future::pending().await,
         }
-    }
-
-    /// For channels whose queue pair does not flush: destroying it proves as much.
-    fn destroy_channels(&mut self) {
-        tracing::warn!(
-            session = self.key.0,
-            "queue pairs were not flushed in time and are destroyed"
-        );
-        for channel in &self.channels {
-            channel.reactor.send(Message::DestroyChannel(channel.qp));
-        }
-        self.closing = Some(Instant::now() + FLUSH_LIMIT);
     }
 
     async fn handle(
         &mut self,
         request: Request,
         detaching: &mut JoinSet<Ended>,
-        dismantling: &mut JoinSet<()>,
+        dismantling: &mut JoinSet<Option<Channel>>,
     ) -> Option<Answer> {
         match request {
             Request::Attach(wanted, reply) => {
@@ -251,18 +255,29 @@ impl Session {
             Request::Reactor(ReactorEvent::ChannelFailed {
                 reactor, qp, reason, ..
             }) => {
-                if self.channels.iter().any(|channel| channel.is(reactor, qp)) {
-                    self.lose(&reason.to_string());
-                }
+                self.channel_failed(|channel| channel.is(reactor, qp), &reason.to_string());
                 None
             }
             Request::Reactor(ReactorEvent::ChannelClosed { reactor, qp, .. }) => {
                 if let Some(index) = self.channels.iter().position(|channel| channel.is(reactor, qp)) {
-                    dismantling.spawn(self.channels.remove(index).dismantle());
+                    let channel = self.channels.remove(index);
+                    let replacement = self.replacement(&channel);
+                    dismantling.spawn(async move {
+                        channel.dismantle().await;
+                        replacement?.run().await
+                    });
                 }
                 None
             }
-            Request::ConnectionLost(reason) => {
+            Request::ConnectionLost { serial, reason } => {
+                let mut channels = self.channels.iter_mut();
+                if let Some(channel) = channels.find(|channel| channel.serial == serial && !channel.failed) {
+                    channel.close(Logout::Disconnect);
+                    self.channel_failed(|channel| channel.serial == serial, &reason);
+                }
+                None
+            }
+            Request::PathLost(reason) => {
                 self.lose(&reason);
                 None
             }
@@ -317,8 +332,8 @@ impl Session {
         Box::new(|| drop(reply.send(outcome)))
     }
 
-    /// A channel is gone, and with it, for now, the session: the others are ended too.
-    fn lose(&mut self, reason: &str) {
+    /// The session is gone: what it has left of channels is ended.
+    pub(super) fn lose(&mut self, reason: &str) {
         // Closing a session ends its channels as well; only what was not asked for is a loss.
         if self.lost.is_some() || self.devices.is_empty() {
             return;
@@ -328,6 +343,7 @@ impl Session {
             "session lost: I/O on its devices fails; detach them and attach again"
         );
         self.lost = Some(reason.to_owned());
+        self.introduce();
         self.close_channels();
     }
 

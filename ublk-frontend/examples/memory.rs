@@ -109,6 +109,9 @@ impl Backend for Memory {
         }
     }
 
+    /// Nothing here is for other reactors.
+    fn copied_foreign(&mut self, _: u64, _: Result<(), i32>, _: Instant) {}
+
     fn ready(&mut self, _: u64, _: Instant) {}
 
     fn pump(&mut self, _: Instant, out: &mut Vec<Action>) -> Pumped {
@@ -134,6 +137,7 @@ impl Memory {
         let BlockRequest {
             id,
             device,
+            queue_id: _,
             operation,
             sector,
             sectors,

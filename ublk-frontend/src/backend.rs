@@ -28,6 +28,17 @@ pub struct DeviceKey(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AreaId(pub u32);
 
+/// A request of a queue that another reactor serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ForeignRequest {
+    /// The device; this reactor must serve a queue of it too.
+    pub device: DeviceKey,
+    /// The queue's number in the device.
+    pub queue_id: u16,
+    /// The ublk tag.
+    pub tag: u16,
+}
+
 /// What the block layer wants (`UBLK_IO_OP_*` of `linux/ublk_cmd.h`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
@@ -56,6 +67,8 @@ pub struct BlockRequest {
     pub id: RequestId,
     /// The device.
     pub device: DeviceKey,
+    /// The queue's number in the device.
+    pub queue_id: u16,
     /// What to do.
     pub operation: Operation,
     /// First sector, in units of 512 bytes.
@@ -92,6 +105,31 @@ pub enum Action {
         id: RequestId,
         /// Where from; as long as the request.
         from: AreaRange,
+    },
+    /// Copy a WRITE's data into the range, for a request that another reactor has; answered by
+    /// [`Backend::copied_foreign`].
+    CopyInForeign {
+        /// Passed back.
+        token: u64,
+        /// The request.
+        request: ForeignRequest,
+        /// Where to.
+        into: AreaRange,
+    },
+    /// Copy a READ's data out of the range, for a request that another reactor has and will complete; answered by
+    /// [`Backend::copied_foreign`].
+    CopyOutForeign {
+        /// Passed back.
+        token: u64,
+        /// The request.
+        request: ForeignRequest,
+        /// Where from.
+        from: AreaRange,
+    },
+    /// Complete a READ all of whose data another reactor has copied out.
+    CompleteCopied {
+        /// The request.
+        id: RequestId,
     },
     /// Complete a request that needs no copy: bytes done, or an errno (positive).
     Complete {
@@ -139,6 +177,9 @@ pub trait Backend {
     /// The copy asked for by `CopyIn` or `CompleteRead` is over; an errno (positive) when it failed. A failed
     /// `CompleteRead` has been completed with that error by the reactor.
     fn copied(&mut self, id: RequestId, result: Result<(), i32>, now: Instant);
+
+    /// The copy asked for by `CopyInForeign` or `CopyOutForeign` is over; an errno (positive) when it failed.
+    fn copied_foreign(&mut self, token: u64, result: Result<(), i32>, now: Instant);
 
     /// A watched descriptor is readable.
     fn ready(&mut self, token: u64, now: Instant);

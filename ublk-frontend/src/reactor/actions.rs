@@ -4,8 +4,9 @@ use std::time::Instant;
 
 use super::ReactorError;
 use super::pass::{Pass, find};
-use super::served::Misuse;
-use crate::backend::{Action, AreaRange, Backend, RequestId};
+use super::served::{Misuse, Served};
+use crate::backend::{Action, AreaRange, Backend, ForeignRequest, RequestId};
+use crate::ring::Direction;
 
 impl<B: Backend> Pass<B> {
     pub(super) fn act(&mut self, action: Action, now: Instant) -> Result<(), ReactorError> {
@@ -13,6 +14,13 @@ impl<B: Backend> Pass<B> {
             Action::CopyIn { id, into } => self.copy_in(id, into, now),
             Action::CompleteRead { id, from } => self.complete_read(id, from, now),
             Action::Complete { id, result } => self.complete(id, result),
+            Action::CompleteCopied { id } => self.complete_copied(id),
+            Action::CopyInForeign { token, request, into } => {
+                self.copy_foreign(token, request, into, Direction::In, now)
+            }
+            Action::CopyOutForeign { token, request, from } => {
+                self.copy_foreign(token, request, from, Direction::Out, now)
+            }
             Action::Watch { fd, token } => Ok(self.watches.add(&mut self.plane, fd, token)?),
             Action::Unwatch { token } => Ok(self.watches.end(&mut self.plane, token)?),
         }
@@ -55,6 +63,41 @@ impl<B: Backend> Pass<B> {
         self.complete(id, Err(libc::EIO))?;
         self.backend.copied(id, Err(libc::EINVAL), now);
         Ok(())
+    }
+
+    fn copy_foreign(
+        &mut self,
+        token: u64,
+        request: ForeignRequest,
+        range: AreaRange,
+        direction: Direction,
+        now: Instant,
+    ) -> Result<(), ReactorError> {
+        let serves = |(_, served): &&(u32, Served)| served.device == request.device;
+        // Devices go when all of their requests have ended; a backend that hands over requests of another is mistaken.
+        let Some((queue, _)) = self.queues.iter().flatten().find(serves) else {
+            tracing::error!(?request, "no queue of that device is served here");
+            self.backend.copied_foreign(token, Err(libc::ENODEV), now);
+            return Ok(());
+        };
+        if let Err(error) = self.plane.copy_foreign(*queue, request, range, direction, token)? {
+            tracing::error!(?request, %error, "a backend's mistake");
+            self.backend.copied_foreign(token, Err(libc::EINVAL), now);
+        }
+        Ok(())
+    }
+
+    fn complete_copied(&mut self, id: RequestId) -> Result<(), ReactorError> {
+        let Some(served) = find(&mut self.queues, id.queue) else {
+            return report(id, Misuse::NotHeld);
+        };
+        match served.complete_copied(id.tag) {
+            Ok(code) => Ok(self.plane.commit(id.queue, id.tag, code)?),
+            Err(misuse) => {
+                report(id, misuse)?;
+                self.complete(id, Err(libc::EIO))
+            }
+        }
     }
 
     fn complete(&mut self, id: RequestId, result: Result<u32, i32>) -> Result<(), ReactorError> {

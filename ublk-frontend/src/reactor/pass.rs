@@ -138,6 +138,10 @@ impl<B: Backend> Pass<B> {
             match event {
                 Event::Command { queue, tag, result } => self.command_ended(queue, tag, result, now)?,
                 Event::Copied { queue, tag, result } => self.copy_ended(queue, tag, result, now)?,
+                Event::CopiedForeign { token, result } => {
+                    self.counters.copies += 1;
+                    self.backend.copied_foreign(token, result, now);
+                }
                 Event::Watch { watch, result, more } => {
                     if let Some(token) = self.watches.completed(&mut self.plane, watch, result, more)? {
                         self.backend.ready(token, now);
@@ -168,6 +172,7 @@ impl<B: Backend> Pass<B> {
                             BlockRequest {
                                 id: RequestId { queue, tag },
                                 device: served.device,
+                                queue_id: served.queue_id,
                                 operation,
                                 sector: descriptor.start,
                                 sectors: descriptor.sectors,

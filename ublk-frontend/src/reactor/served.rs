@@ -18,7 +18,7 @@ pub(super) struct Held {
 
 /// ```text
 /// Kernel --request--> Held --CopyIn--> CopyingIn --copied--> Held
-///   ^                   |--Complete--------------------------------------------> Kernel
+///   ^                   |--Complete, CompleteCopied----------------------------> Kernel
 ///   |                   `--CompleteRead--> CopyingOut --copied--> Kernel
 ///   |                                        `--failed--> CopyFailed --cancelled--> Kernel (committed with an errno)
 ///   `--abort--> Ended
@@ -223,6 +223,17 @@ impl Served {
             Err(errno @ 1..4096) => -errno,
             Err(_) => -libc::EIO,
         };
+        *state = Tag::Kernel;
+        Ok(code)
+    }
+
+    /// Another reactor has copied a READ's data out, all of it; what to commit.
+    pub(super) fn complete_copied(&mut self, tag: u16) -> Result<i32, Misuse> {
+        let (state, held) = self.held(tag)?;
+        if held.operation != Operation::Read {
+            return Err(held.unfit());
+        }
+        let code = i32::try_from(held.bytes).map_err(|_| held.unfit())?;
         *state = Tag::Kernel;
         Ok(code)
     }

@@ -8,6 +8,7 @@
 mod area;
 mod command;
 mod descriptors;
+mod foreign;
 mod plane;
 mod setup;
 mod slots;
@@ -20,6 +21,7 @@ pub use setup::SetupError;
 pub(crate) use area::Mapping;
 pub(crate) use command::{ControlError, ControlRing};
 pub(crate) use descriptors::Descriptor;
+pub(crate) use foreign::Direction;
 pub(crate) use plane::{DataPlane, EnterError, Event, Wait};
 pub(crate) use setup::check as check_io_uring;
 pub(crate) use slots::Slots;

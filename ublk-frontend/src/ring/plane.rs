@@ -14,6 +14,7 @@ use thiserror::Error;
 
 use super::area::{Area, Mapping, RetiredArea};
 use super::descriptors::{Descriptor, Descriptors};
+use super::foreign::Foreign;
 use super::setup::{SetupError, data_ring};
 use super::slots::Slots;
 use super::tickets::Ticket;
@@ -49,6 +50,8 @@ pub(crate) enum Event {
         tag: u16,
         result: Result<(), i32>,
     },
+    /// A copy for a request of another reactor ended.
+    CopiedForeign { token: u64, result: Result<(), i32> },
     /// A watched descriptor is ready (poll mask) or the poll failed (negative); the last one unless `more`.
     Watch { watch: u32, result: i32, more: bool },
     /// Someone rang; the poll has ended unless `more`.
@@ -76,7 +79,9 @@ struct Queue {
 pub(crate) struct DataPlane {
     ring: IoUring,
     queues: Slots<Queue>,
-    areas: Slots<Area>,
+    pub(super) areas: Slots<Area>,
+    /// Copies for requests of other reactors.
+    pub(super) foreign: Slots<Foreign>,
     enters: u64,
 }
 
@@ -87,6 +92,7 @@ impl DataPlane {
             ring: data_ring(submissions, completions)?,
             queues: Slots::new(),
             areas: Slots::new(),
+            foreign: Slots::new(),
             enters: 0,
         })
     }
@@ -137,6 +143,11 @@ impl DataPlane {
             return None;
         }
         self.areas.remove(area.0).map(|area| RetiredArea(area.mapping))
+    }
+
+    /// The queue's character device.
+    pub(super) fn char_device(&self, queue: u32) -> Option<&Arc<OwnedFd>> {
+        Some(&self.queues.get(queue)?.char_device)
     }
 
     /// Whether the area exists.
@@ -271,7 +282,11 @@ impl DataPlane {
     /// Moves completions into `events` until it is full (its capacity does not grow) or there are none.
     pub(crate) fn reap(&mut self, events: &mut Vec<Event>) {
         let Self {
-            ring, queues, areas, ..
+            ring,
+            queues,
+            areas,
+            foreign,
+            ..
         } = self;
         let mut completions = ring.completion();
         while events.len() < events.capacity() {
@@ -293,12 +308,18 @@ impl DataPlane {
                     if let Some(area) = areas.get_mut(copying.area) {
                         area.copies -= 1;
                     }
-                    let result = match u32::try_from(result) {
-                        Ok(copied) if copied == copying.len => Ok(()),
-                        Ok(_) => Err(libc::EIO),
-                        Err(_) => Err(-result),
-                    };
+                    let result = copied(result, copying.len);
                     Event::Copied { queue, tag, result }
+                }
+                Some(Ticket::Foreign { copy }) => {
+                    let Some(ended) = foreign.remove(copy) else { continue };
+                    if let Some(area) = areas.get_mut(ended.area) {
+                        area.copies -= 1;
+                    }
+                    Event::CopiedForeign {
+                        token: ended.token,
+                        result: copied(result, ended.len),
+                    }
                 }
                 Some(Ticket::Watch { watch }) => Event::Watch { watch, result, more },
                 Some(Ticket::Doorbell) => Event::Doorbell { more },
@@ -362,7 +383,7 @@ impl DataPlane {
     /// Queues entries that belong together; a full queue is submitted first, so a linked pair goes in one submission.
     /// (The kernel takes a submission whole, SUBMIT_ALL, but for want of memory for a request, which `GFP_KERNEL`
     /// allocations of that size wait for.)
-    fn push(&mut self, entries: &[Entry]) -> Result<(), EnterError> {
+    pub(super) fn push(&mut self, entries: &[Entry]) -> Result<(), EnterError> {
         loop {
             // SAFETY: see `enter`: what the entries name is held by `self` until their completions have been reaped.
             if unsafe { self.ring.submission().push_multiple(entries) }.is_ok() {
@@ -373,9 +394,18 @@ impl DataPlane {
     }
 }
 
+/// What the completion of a copy of so many bytes says.
+fn copied(result: i32, len: u32) -> Result<(), i32> {
+    match u32::try_from(result) {
+        Ok(copied) if copied == len => Ok(()),
+        Ok(_) => Err(libc::EIO),
+        Err(_) => Err(-result),
+    }
+}
+
 /// Where the data of a tag's request begins in `/dev/ublkcN` (USER_COPY). The offset is added, not a flag: tags of 64
 /// and more carry into its bit.
-fn copy_position(queue_id: u16, tag: u16) -> u64 {
+pub(super) fn copy_position(queue_id: u16, tag: u16) -> u64 {
     u64::from(UBLKSRV_IO_BUF_OFFSET) + (u64::from(queue_id) << UBLK_QID_OFF) + (u64::from(tag) << UBLK_TAG_OFF)
 }
 

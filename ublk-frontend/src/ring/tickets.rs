@@ -7,7 +7,8 @@
 //! +---------+----------+-------------------------+-----------+
 //! ```
 //!
-//! `handle` is a queue's for commands and copies, a watch's for polls. A slot is given back only after the last
+//! `handle` is a queue's for commands and copies, the copy's own for one of another reactor's request, a watch's for
+//! polls. A slot is given back only after the last
 //! completion that names it, and its next user has another generation: a stale completion finds nobody.
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub(crate) enum Ticket {
     Command { queue: u32, tag: u16 },
     /// A copy between a request and an area.
     Copy { queue: u32, tag: u16 },
+    /// A copy for a request of another reactor.
+    Foreign { copy: u32 },
     /// A poll of a watched descriptor.
     Watch { watch: u32 },
     /// The poll of the mailbox's eventfd.
@@ -29,12 +32,14 @@ const COPY: u64 = 2;
 const WATCH: u64 = 3;
 const DOORBELL: u64 = 4;
 const SILENT: u64 = 5;
+const FOREIGN: u64 = 6;
 
 impl Ticket {
     pub(crate) const fn encode(self) -> u64 {
         match self {
             Self::Command { queue, tag } => pack(COMMAND, queue, tag),
             Self::Copy { queue, tag } => pack(COPY, queue, tag),
+            Self::Foreign { copy } => pack(FOREIGN, copy, 0),
             Self::Watch { watch } => pack(WATCH, watch, 0),
             Self::Doorbell => pack(DOORBELL, 0, 0),
             Self::Silent => pack(SILENT, 0, 0),
@@ -47,6 +52,7 @@ impl Ticket {
         Some(match user_data >> 56 {
             COMMAND => Self::Command { queue: handle, tag },
             COPY => Self::Copy { queue: handle, tag },
+            FOREIGN => Self::Foreign { copy: handle },
             WATCH => Self::Watch { watch: handle },
             DOORBELL => Self::Doorbell,
             SILENT => Self::Silent,
@@ -70,6 +76,7 @@ mod tests {
             for ticket in [
                 Ticket::Command { queue: handle, tag },
                 Ticket::Copy { queue: handle, tag },
+                Ticket::Foreign { copy: handle },
                 Ticket::Watch { watch: handle },
                 Ticket::Doorbell,
                 Ticket::Silent,

@@ -51,6 +51,15 @@ fn a_write_is_copied_then_completed_once() {
 }
 
 #[test]
+fn a_read_copied_elsewhere_is_completed_once_and_whole() {
+    let mut served = served(&[READ, WRITE]);
+    assert!(served.complete_copied(1).is_err(), "what a WRITE did is told");
+    assert_eq!(served.complete_copied(0), Ok(4096));
+    assert_eq!(served.complete_copied(0), Err(Misuse::NotHeld), "twice");
+    assert_eq!(served.complete(1, Ok(4096)), Ok(4096));
+}
+
+#[test]
 fn a_read_is_committed_by_its_copy() {
     let mut served = served(&[READ]);
     assert!(served.complete(0, Ok(4096)).is_err(), "a READ needs data");
