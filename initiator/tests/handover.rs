@@ -4,7 +4,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{ended, failed, finish, lun, outcome, run_for, spec, succeeded};
+use common::{ended, failed, finish, lun, outcome, run_for, seconds, spec, succeeded};
 use srp_initiator::fabric::QueuePairId;
 use srp_initiator::scsi::BlockError;
 use srp_initiator::session::{BlockOperation, Fence, RequestId};
@@ -192,6 +192,34 @@ fn without_a_reset_a_write_of_unknown_fate_fails() {
 }
 
 #[test]
+fn a_write_that_joins_others_in_waiting_for_a_reset_has_its_time() {
+    let mut world = World::new(shared(3, 3));
+    let slow = Injection::Slow(Duration::from_secs(25));
+    for number in [0, 1, 2, 2] {
+        world.fabric().target_mut().inject(lun(number), slow);
+    }
+    let mut writes: Vec<_> = (0..3).map(|number| world.submit_at(1, number, WRITE, 0, 8)).collect();
+    writes.push(world.submit_at(2, 2, WRITE, 64, 8));
+    run_for(&mut world, Duration::from_millis(2));
+    // A channel has room for two functions: the third unit's turn comes nine seconds later.
+    for seconds in [9, 9, 3] {
+        let late = Function::Late(Duration::from_secs(seconds));
+        world.fabric().target_mut().arrange(late);
+    }
+    let lost = qp(&world, 1);
+    world.fabric().break_queue_pair(lost);
+    run_for(&mut world, Duration::from_secs(5));
+    let lost = qp(&world, 2);
+    world.fabric().break_queue_pair(lost);
+    finish(&mut world);
+    succeeded(&world, &writes);
+    let seconds: Vec<u64> = writes.iter().map(|id| seconds(ended(&world, *id))).collect();
+    assert_eq!(seconds.iter().max(), Some(&12));
+    let sibling = qp(&world, 0);
+    assert_eq!(world.engine_of(0).channel_state(sibling).expect("open").resets, 3);
+}
+
+#[test]
 fn all_channels_lost_at_once_ends_without_going_to_and_fro() {
     for (reactors, most) in [(2, 1), (4, 3)] {
         for micros in (0..600).step_by(40) {
@@ -264,6 +292,40 @@ fn what_comes_back_is_served_by_a_channel_that_is_back() {
     succeeded(&world, &[id]);
     assert_eq!(world.fabric().tally().of("request sent back"), 1);
     assert_eq!(handed_over(&mut world), 1);
+}
+
+#[test]
+fn an_answer_of_before_does_not_speak_against_a_channel_of_after() {
+    let mut elsewhere = 0;
+    for seed in 1..=8 {
+        let mut spec = shared(2, 1);
+        spec.seed = seed;
+        spec.relogin = Some(Span::micros(5000, 5000));
+        (spec.mail, spec.tell) = (Span::micros(20_000, 20_000), Span::micros(0, 0));
+        let mut world = World::new(spec);
+        world.fabric().target_mut().profile_mut().multichannel = false;
+        let lost = qp(&world, 0);
+        world.fabric().break_queue_pair(lost);
+        run_for(&mut world, Duration::from_millis(1));
+        let id = world.submit_at(0, 0, BlockOperation::Read, 0, 8);
+        // It comes to the sibling when that has just lost its channel, and back when one of the two has a new one.
+        run_for(&mut world, Duration::from_millis(18));
+        world.close(0);
+        run_for(&mut world, Duration::from_millis(1));
+        assert!(world.qps(0).is_empty());
+        finish(&mut world);
+        succeeded(&world, &[id]);
+        let tally = world.fabric().tally();
+        assert_eq!(tally.of("request sent back"), 1);
+        if world.qp_of(0, 1).is_some() {
+            elsewhere += 1;
+            assert_eq!(world.fabric().tally().of("bounce of an older list of siblings"), 1);
+            let later = world.submit_at(0, 0, BlockOperation::Read, 0, 8);
+            finish(&mut world);
+            succeeded(&world, &[later]);
+        }
+    }
+    assert!(elsewhere > 0, "only on the reactor of the request");
 }
 
 #[test]

@@ -4,6 +4,10 @@
 //! a request to one that has, gets its end back and tells the block layer. Only requests that hold nothing are handed
 //! over: their memory cannot be touched any more, and of a write that may have been carried out this is said, so that
 //! whoever takes it over has the unit reset first (the fence rule).
+//!
+//! Which engines have channels the caller knows, and it sees to it that nothing goes to and fro: an engine that handed
+//! something back has none, as far as it was not asked before it got one. An answer to a question of before says
+//! nothing.
 
 use super::engine::Engine;
 use super::event::Event;
