@@ -45,6 +45,57 @@ def who_listens(bench):
     bench.detach()
 
 
+def attributes_of_the_hca():
+    """What ibv_devinfo says of it."""
+    lines = (line.partition(":") for line in run("ibv_devinfo", "-v", "-d", "rxe0").out.splitlines())
+    return {name.strip(): value.strip() for name, _, value in lines}
+
+
+@case()
+def every_attribute(bench):
+    """Everything that the kernel's device management agent says is what sysfs and configfs say of its target."""
+    hca = attributes_of_the_hca()
+    parameters = pathlib.Path("/sys/module/ib_srpt/parameters")
+    guid = int((parameters / "srpt_service_guid").read_text(), 16)
+    rdma_size = target.portal_group() / "attrib/srp_max_rdma_size"
+    default = rdma_size.read_text()
+    # The agent puts the HCA's 24 bits of vendor where the 24 bits are followed by eight of no meaning.
+    vendor = int(hca["vendor_id"], 16) >> 8
+    controller = {
+        "guid": f"{guid:016x}", "vendor_id": vendor, "device_id": int(hca["vendor_part_id"]),
+        "device_version": int(hca["hw_ver"], 16), "subsystem_vendor_id": vendor, "subsystem_id": 0,
+        "io_class": 0x0100, "io_subclass": 0x609E, "protocol": 0x0108, "protocol_version": 1,
+        "send_queue_depth": min(128, int(hca["max_qp_wr"])), "rdma_read_depth": 4,
+        "send_size": int((parameters / "srp_max_req_size").read_text()), "capability_mask": 0x2B,
+        "id": "Linux SRP target", "service_entries": 1,
+        "services": [{"index": 0, "name": f"SRP.T10:{guid:016x}", "id": f"{guid:016x}"}],
+    }  # fmt: skip
+    agent = {
+        "base_version": 1, "class_version": 1, "capability_mask": 0, "capability_mask2": 0,
+        "response_time_exponent": 20, "trap_lid": 0, "trap_gid": None,
+    }  # fmt: skip
+    slots = [{"number": number, "state": "not-installed"} for number in range(2, 17)]
+    address = target.environment()["DEST4"].rpartition(":")[0]
+    try:
+        for size in ("65536", "131072"):
+            rdma_size.write_text(size)
+            found = daemon.answer("discover", address)
+            equal("problems", found["problems"], [])
+            (unit,) = found["units"]
+            equal("the agent's ClassPortInfo", unit["agent"], agent)
+            first = {"number": 1, "state": "present", "controller": controller | {"rdma_size": int(size)}}
+            equal("slots, IOControllerProfile, ServiceEntries", unit["slots"], [first, *slots])
+            rest = {name: unit[name] for name in ("change_id", "max_controllers", "flags", "redirects", "lid", "gid", "pkey")}
+            gid = (GIDS / "0").read_text().strip()
+            wanted = {"change_id": 1, "max_controllers": 16, "flags": 0, "redirects": 0, "lid": 0, "gid": gid}
+            equal("IOUnitInfo, and where it is", rest, wanted | {"pkey": (GIDS.parent / "pkeys/0").read_text().strip()[2:]})
+            (seen,) = found["targets"]
+            names = ("id_ext", "ioc_guid", "service_id", "send_size", "rdma_size", "io_class", "dgid")
+            equal("the target", [seen[name] for name in names], [f"{guid:016x}"] * 3 + [controller["send_size"], int(size), 0x0100, gid])
+    finally:
+        rdma_size.write_text(default)
+
+
 @case()
 def rules(bench):
     """discover -c obeys rules as srp_daemon has them, and says which line it does not understand."""
