@@ -15,6 +15,7 @@ mod known;
 mod leftover;
 mod liveness;
 mod login;
+mod methods;
 mod nexus;
 mod reactors;
 mod registry;
@@ -39,8 +40,9 @@ use crate::rpc::server::serve;
 use crate::rpc::socket::ControlSocket;
 use connection::ConnectionManager;
 use failure::{chain, failure};
+use methods::Methods;
 use reactors::Reactors;
-use registry::{Methods, Registry};
+use registry::Registry;
 use session::Request;
 
 /// How long devices are detached for when the daemon is told to end.

@@ -1,12 +1,9 @@
-//! All sessions, and the control socket's methods.
+//! All sessions.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde_json::Value;
 use srp_addressing::{Gid, TargetOptions};
-use srp_discovery::ports::gid_of;
 use srp_discovery::targets::Target;
 use srp_discovery::watch::PROBE_WITHIN;
 use srp_initiator::session::SessionKey;
@@ -18,14 +15,12 @@ use super::attach::Wanted;
 use super::channels;
 use super::dismissed::Dismissed;
 use super::failure::failure;
-use super::known::{Tables, not_watching};
 use super::nexus::{self, Holder, Nexuses};
 use super::session::{Request, Snapshot};
 use crate::rpc::protocol::{
     AttachParams, AttachReport, DaemonStatus, DetachParams, DetachReport, Detached, DeviceDetail, ErrorData, ErrorKind,
-    Listing, ProbeParams, ProbeReport, Probed, ShowParams, method,
+    Listing, ProbeReport, Probed, ShowParams,
 };
-use crate::rpc::server::Handler;
 
 /// The sessions of the daemon.
 pub(crate) struct Registry {
@@ -166,7 +161,7 @@ impl Registry {
         all
     }
 
-    fn list(&self) -> Listing {
+    pub(super) fn list(&self) -> Listing {
         let mut listing = Listing {
             devices: Vec::new(),
             sessions: Vec::new(),
@@ -196,7 +191,7 @@ impl Registry {
         Some(entry.requests.clone())
     }
 
-    async fn detach(&self, params: &DetachParams) -> Result<DetachReport, ErrorData> {
+    pub(super) async fn detach(&self, params: &DetachParams) -> Result<DetachReport, ErrorData> {
         let numbers = match (params.all, params.devices.is_empty()) {
             (true, true) => self.list().devices.iter().map(|device| device.number).collect(),
             (false, false) => params.devices.clone(),
@@ -222,7 +217,7 @@ impl Registry {
         Ok(DetachReport { devices })
     }
 
-    async fn show(&self, params: &ShowParams) -> Result<DeviceDetail, ErrorData> {
+    pub(super) async fn show(&self, params: &ShowParams) -> Result<DeviceDetail, ErrorData> {
         let number = params.device;
         let missing = || {
             failure(
@@ -254,7 +249,7 @@ impl Registry {
     }
 
     /// Attaches what somebody wants, whatever they have detached before.
-    async fn attach_as_wanted(self: &Arc<Self>, params: AttachParams) -> Result<AttachReport, ErrorData> {
+    pub(super) async fn attach_as_wanted(self: &Arc<Self>, params: AttachParams) -> Result<AttachReport, ErrorData> {
         if let Ok(target) = params.target.parse() {
             self.dismissed.recall(&target);
         }
@@ -262,7 +257,7 @@ impl Registry {
     }
 
     /// The session to a target.
-    fn session_to(&self, target: &Target) -> Option<u32> {
+    pub(super) fn session_to(&self, target: &Target) -> Option<u32> {
         let id_ext = u64::from_str_radix(&target.id_ext, 16).ok()?;
         let sessions = self.sessions();
         let mut found = sessions.iter().filter(|(_, entry)| {
@@ -307,7 +302,7 @@ impl Registry {
         report
     }
 
-    fn status(&self) -> DaemonStatus {
+    pub(super) fn status(&self) -> DaemonStatus {
         let listing = self.list();
         let count = |len: usize| u32::try_from(len).unwrap_or(u32::MAX);
         DaemonStatus {
@@ -377,58 +372,4 @@ fn refuse(request: Request, error: &ErrorData) {
         Request::Show { reply, .. } => drop(reply.send(Err(error.clone()))),
         Request::Reactor(_) | Request::ConnectionLost { .. } | Request::PathLost(_) => {}
     }
-}
-
-/// The methods of the control socket.
-pub(crate) struct Methods {
-    pub(crate) registry: Arc<Registry>,
-    /// What is known about targets, when ports are watched.
-    pub(crate) known: Option<Arc<Tables>>,
-}
-
-impl Handler for Methods {
-    async fn call(&self, name: &str, params: Value) -> Result<Value, ErrorData> {
-        let registry = &self.registry;
-        match name {
-            method::ATTACH => answer(registry.attach_as_wanted(parse(params)?).await?),
-            method::DETACH => answer(registry.detach(&parse(params)?).await?),
-            method::LIST => answer(registry.list()),
-            method::SHOW => answer(registry.show(&parse(params)?).await?),
-            method::STATUS => answer(registry.status()),
-            method::TARGETS => match &self.known {
-                Some(known) => answer(known.report(
-                    |target| registry.session_to(target),
-                    |target| registry.standing(target) == Standing::Dismissed,
-                )),
-                None => Err(not_watching()),
-            },
-            method::PROBE => answer(
-                registry
-                    .probe(port_gid(&parse(params)?)?, "a probe was asked for")
-                    .await,
-            ),
-            other => Err(failure(ErrorKind::Usage, format!("there is no method {other:?}"))),
-        }
-    }
-}
-
-/// The GID that is meant.
-fn port_gid(params: &ProbeParams) -> Result<Gid, ErrorData> {
-    if let Ok(address) = params.port.parse::<IpAddr>() {
-        return Ok(gid_of(address));
-    }
-    params.port.parse().map_err(|error: srp_addressing::ParseGidError| {
-        failure(
-            ErrorKind::Usage,
-            format!("port: {error}; the address or GID of a target port is wanted"),
-        )
-    })
-}
-
-fn parse<T: serde::de::DeserializeOwned>(params: Value) -> Result<T, ErrorData> {
-    serde_json::from_value(params).map_err(|error| failure(ErrorKind::Usage, format!("parameters: {error}")))
-}
-
-fn answer<T: serde::Serialize>(value: T) -> Result<Value, ErrorData> {
-    serde_json::to_value(value).map_err(|error| failure(ErrorKind::Internal, format!("answer: {error}")))
 }
