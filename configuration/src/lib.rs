@@ -41,7 +41,8 @@ pub struct Discovery {
     pub watch: bool,
     /// How often everything is scanned, whatever events tell.
     pub period: Duration,
-    /// A file with rules, which are those of srp_daemon.conf: which targets are wanted. Without one, all are.
+    /// A file with rules, which are those of srp_daemon.conf: which targets lines are printed for, and which are attached by
+    /// themselves. Without one, all are.
     pub rules: Option<PathBuf>,
     /// Attach wanted targets by itself.
     pub attach: bool,

@@ -148,6 +148,14 @@ def configured(bench):
         check(known.code == 0 and not known.out and "watches no port" in known.err, known.told())
         equal("what it knows", daemon.answer("discover", "--known")["ports"], [])
         equal("line with the port configured", daemon.cli("discover", "-c").out, target.line() + "\n")
+        unwanted = file.with_name("rules")
+        unwanted.write_text("d\n")
+        with file.open("a") as out:
+            out.write(f"rules = '{unwanted}'\n")
+        none = daemon.cli("discover", "-c")
+        check(none.code == 0 and not none.out and f"rules of {unwanted}" in none.err and ": 1 (-f" in none.err, none.told())
+        equal("line by other rules", daemon.cli("discover", "-c", "-f", "/dev/null").out, target.line() + "\n")
+        equal("targets listed all the same", len(daemon.answer("discover")["targets"]), 1)
     finally:
         file.unlink(missing_ok=True)
 

@@ -4,7 +4,9 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use serde_json::Value;
+use srp_discovery::rules::{Rules, Verdict};
 
+use super::discover::Wanted;
 use super::failure::Failure;
 use super::output::Output;
 use super::printable::printable;
@@ -12,13 +14,15 @@ use super::table::Table;
 use crate::rpc::client;
 use crate::rpc::protocol::{KnownTarget, KnownTargets, WatchedPort, method};
 
-/// Shows what the daemon knows; with `lines` as text for `attach`.
-pub(super) fn run(socket: &Path, lines: bool, output: &mut Output) -> Result<(), Failure> {
+/// Shows what the daemon knows; what is `wanted` as text for `attach`, if that is asked for.
+pub(super) fn run(socket: &Path, wanted: Option<&Wanted>, output: &mut Output) -> Result<(), Failure> {
     let known: KnownTargets = client::call(socket, method::TARGETS, &())?;
-    if lines {
-        for line in self::lines(&known) {
-            output.text(&format!("{}\n", printable(line)));
+    if let Some(wanted) = wanted {
+        let (lines, left_out) = lines(&known, &wanted.rules);
+        for line in lines {
+            output.text(&format!("{}\n", printable(&line)));
         }
+        wanted.tell(left_out, output);
     } else {
         output.result(&known, || listing(&known));
     }
@@ -33,12 +37,23 @@ pub(super) fn run(socket: &Path, lines: bool, output: &mut Output) -> Result<(),
     Ok(())
 }
 
-/// Each once: two ports in one fabric know the same targets.
-fn lines(known: &KnownTargets) -> Vec<&str> {
-    let mut seen = HashSet::new();
+/// Each once: two ports in one fabric know the same targets. And how many the rules leave out.
+fn lines(known: &KnownTargets, rules: &Rules) -> (Vec<String>, usize) {
     let targets = known.ports.iter().flat_map(|port| &port.targets);
-    let lines = targets.filter_map(|target| target.line.as_deref());
-    lines.filter(|line| seen.insert(*line)).collect()
+    let (mut lines, mut left_out): (Vec<String>, usize) = (Vec::new(), 0);
+    let mut seen = HashSet::new();
+    for line in targets.filter_map(|target| target.line.as_deref()) {
+        if !seen.insert(line) {
+            continue;
+        }
+        match line.parse().map(|target| rules.verdict_on_line(&target)) {
+            Ok(Verdict::Disallow) => left_out += 1,
+            Ok(Verdict::Allow(options)) if !options.is_empty() => lines.push(format!("{line},{options}")),
+            // One that only a newer daemon understands stays as it is.
+            Ok(Verdict::Allow(_)) | Err(_) => lines.push(line.to_owned()),
+        }
+    }
+    (lines, left_out)
 }
 
 fn listing(known: &KnownTargets) -> String {
@@ -183,7 +198,30 @@ mod tests {
             attaches: false,
             ports: vec![port("mlx5_0/1", ["a", "b"]), port("mlx5_0/2", ["b", "c"])],
         };
-        assert_eq!(lines(&known), ["a", "b", "c"]);
+        let (all, left_out) = lines(&known, &Rules::default());
+        assert_eq!(
+            (all, left_out),
+            (vec!["a".to_owned(), "b".to_owned(), "c".to_owned()], 0)
+        );
+    }
+
+    #[test]
+    fn lines_by_rules() {
+        let line = |n: u8| format!("id_ext={n},ioc_guid={n},dgid={n:032x},pkey=ffff,service_id={n}");
+        let port = WatchedPort {
+            port: "mlx5_0/1".to_owned(),
+            state: "ACTIVE".to_owned(),
+            scanned_seconds: Some(1),
+            targets: [1, 2, 3].map(|n| with_line(&line(n))).into(),
+        };
+        let known = KnownTargets {
+            period: 60,
+            attaches: false,
+            ports: vec![port],
+        };
+        let rules = Rules::parse("a ioc_guid=2 queue_size=8\nd dgid=00000000000000000000000000000003").unwrap();
+        let wanted = vec![line(1), format!("{},queue_size=8", line(2))];
+        assert_eq!(lines(&known, &rules), (wanted, 1));
     }
 
     fn with_line(line: &str) -> KnownTarget {

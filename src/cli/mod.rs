@@ -15,11 +15,13 @@ mod kernel_peer;
 mod known;
 mod list;
 mod logging;
+mod meter;
 mod output;
 mod printable;
 mod probed;
 #[cfg(test)]
 pub(crate) mod samples;
+mod selection;
 mod show;
 mod size;
 mod table;
@@ -150,6 +152,7 @@ mod tests {
             "discover -c -f /etc/srp_daemon.conf",
             "discover --known",
             "discover --known -c",
+            "discover --known -c -f rules",
             "discover --known --json",
             "whoami",
             "whoami id_ext=1,ioc_guid=2,dest=10.0.0.1:5555 -i mlx5_0:1 --json",
@@ -174,7 +177,7 @@ mod tests {
             "discover -f rules",
             "discover --known 10.0.0.1",
             "discover --known -i mlx5_0",
-            "discover --known -c -f rules",
+            "discover --known -f rules",
             "discover --rdma-cm-port 0",
             "frobnicate",
         ] {

@@ -7,7 +7,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use srp_addressing::{Gid, Guid, PKey, ServiceId};
+use srp_addressing::{Gid, Guid, PKey, ServiceId, TargetOptions, Transport};
 
 use crate::targets::Target;
 
@@ -46,6 +46,15 @@ struct Rule {
     service_id: Option<ServiceId>,
     pkey: Option<PKey>,
     options: String,
+}
+
+/// What rules look at.
+struct Names {
+    id_ext: Option<u64>,
+    ioc_guid: Guid,
+    dgid: Option<Gid>,
+    service_id: Option<ServiceId>,
+    pkey: Option<PKey>,
 }
 
 /// What the rules say of a target.
@@ -152,7 +161,33 @@ impl Rules {
     /// What the first rule that matches says.
     #[must_use]
     pub fn verdict(&self, target: &Target) -> Verdict {
-        match self.0.iter().find(|rule| rule.matches(target)) {
+        self.verdict_on(&Names {
+            id_ext: u64::from_str_radix(&target.id_ext, 16).ok(),
+            ioc_guid: target.ioc_guid,
+            dgid: Some(target.gid),
+            service_id: Some(target.service_id),
+            pkey: Some(target.pkey),
+        })
+    }
+
+    /// The same of a login line. One by IP address has no GID, service id or P_Key to match.
+    #[must_use]
+    pub fn verdict_on_line(&self, line: &TargetOptions) -> Verdict {
+        let (dgid, service_id, pkey) = match line.transport {
+            Transport::InfiniBand { dgid, pkey, service_id } => (Some(dgid), Some(service_id), Some(pkey)),
+            Transport::RdmaCm { .. } => (None, None, None),
+        };
+        self.verdict_on(&Names {
+            id_ext: Some(line.id_ext),
+            ioc_guid: line.ioc_guid,
+            dgid,
+            service_id,
+            pkey,
+        })
+    }
+
+    fn verdict_on(&self, names: &Names) -> Verdict {
+        match self.0.iter().find(|rule| rule.matches(names)) {
             Some(rule) if !rule.allow => Verdict::Disallow,
             Some(rule) => Verdict::Allow(rule.options.clone()),
             None => Verdict::Allow(String::new()),
@@ -161,16 +196,15 @@ impl Rules {
 }
 
 impl Rule {
-    fn matches(&self, target: &Target) -> bool {
+    fn matches(&self, names: &Names) -> bool {
         fn fits<T: PartialEq>(wanted: Option<T>, is: Option<T>) -> bool {
             wanted.is_none() || wanted == is
         }
-        let id_ext = u64::from_str_radix(&target.id_ext, 16).ok();
-        fits(self.id_ext, id_ext)
-            && fits(self.ioc_guid, Some(target.ioc_guid))
-            && fits(self.dgid, Some(target.gid))
-            && fits(self.service_id, Some(target.service_id))
-            && fits(self.pkey, Some(target.pkey))
+        fits(self.id_ext, names.id_ext)
+            && fits(self.ioc_guid, Some(names.ioc_guid))
+            && fits(self.dgid, names.dgid)
+            && fits(self.service_id, names.service_id)
+            && fits(self.pkey, names.pkey)
     }
 }
 

@@ -30,10 +30,14 @@ fn target(id_ext: &str, guid: u64) -> Target {
     }
 }
 
+/// The same of the target as of its line.
 fn verdict(text: &str) -> Verdict {
-    Rules::parse(text)
-        .unwrap()
-        .verdict(&target("0002C903000e8acd", 0x0002_c903_000e_8acd))
+    let rules = Rules::parse(text).unwrap();
+    let target = target("0002C903000e8acd", 0x0002_c903_000e_8acd);
+    let line = crate::listing::add_target_line(&target, &crate::listing::LineOptions::default()).unwrap();
+    let verdict = rules.verdict(&target);
+    assert_eq!(rules.verdict_on_line(&line.parse().unwrap()), verdict, "{text}");
+    verdict
 }
 
 fn allow(options: &str) -> Verdict {
