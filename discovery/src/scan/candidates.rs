@@ -4,11 +4,12 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use srp_addressing::Gid;
 
-use super::{Destination, ScanOptions, ScanReport, Severity};
+use super::{Cause, Destination, ScanOptions, ScanReport, Severity};
 use crate::neighbours::{Neighbour, Neighbours};
 use crate::ports::{Port, PortState, is_ipv4_mapped, is_link_local, link_local_of_mac};
 use crate::targets::{RdmaCm, RdmaCmSource};
 use crate::transport::Address;
+use crate::umad::OpenError;
 
 /// Someone to ask through one port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +68,12 @@ pub enum Unreachable {
         /// Where it was to be.
         interface: Option<String>,
     },
+    /// Nothing to send from to anybody.
+    #[error(
+        "the port has no GID that management datagrams can be sent from over RoCE v2: is its network interface up, with \
+         IPv6 on it? (A port of iWARP never has: it takes no such datagrams)"
+    )]
+    NoGid,
     /// The port it would be sought through is not up.
     #[error("{port} is {state}, not ACTIVE: {}", state.remedy())]
     NotActive {
@@ -237,6 +244,21 @@ impl Context<'_> {
 
     /// Those nobody named: the port itself, and its neighbours.
     fn unnamed(&self, port: &Port, candidates: &mut Vec<Candidate>, report: &mut ScanReport) {
+        if port.roce_sources().next().is_none() {
+            let severity = match self.options.ports.is_empty() {
+                true => Severity::Warning,
+                false => Severity::Error,
+            };
+            let cause: Cause = match port.state {
+                PortState::Active => Unreachable::NoGid.into(),
+                state => OpenError::NotActive {
+                    port: port.name.to_string(),
+                    state,
+                }
+                .into(),
+            };
+            return report.problem(severity, Some(port), None, cause);
+        }
         let mut found: Vec<(Gid, Option<&str>, String)> = Vec::new();
         if self.options.include_local {
             let own = port.roce_sources().map(|(_, e)| e).filter(|e| is_link_local(e.gid));

@@ -374,6 +374,35 @@ fn ports_that_cannot_be_used() {
 }
 
 #[test]
+fn a_port_that_cannot_ask_anybody_says_so() {
+    let mut bare = port("siw0", "eth9", OWN, &["10.9.0.1"]);
+    bare.gids.retain(|entry| crate::ports::is_ipv4_mapped(entry.gid));
+    let open = |_: &Port| Ok(Fabric::new(agents()));
+    let run = |ports: &[Port], named: &[&str]| {
+        let options = ScanOptions {
+            ports: named.iter().map(|name| (*name).into()).collect(),
+            ..options(&[])
+        };
+        discover_with(ports, &mut Known::default(), open, &options, &mut |_| {}).unwrap()
+    };
+    let ports = [port("rxe0", "eth8", NEAR, &[]), bare];
+    let report = run(&ports, &[]);
+    assert_eq!((report.units.len(), report.problems.len()), (1, 1));
+    assert_eq!(report.problems[0].severity, Severity::Warning);
+    let report = run(&ports, &["siw0"]);
+    let text = report.problems[0].to_string();
+    assert_eq!(report.problems[0].severity, Severity::Error);
+    assert!(
+        text.starts_with("siw0/1: the port has no GID") && text.contains("iWARP"),
+        "{text}"
+    );
+    let mut down = ports[1].clone();
+    down.state = PortState::Init;
+    let text = run(&[down], &[]).problems[0].to_string();
+    assert!(text.starts_with("siw0/1 is INIT, not ACTIVE"), "{text}");
+}
+
+#[test]
 fn a_destination_has_only_so_much_time() {
     let slots = (1..=60).map(|n| (n, Controller::srp(n.into())));
     let mut slow = Agent::with(slots);

@@ -36,7 +36,10 @@ const TABLE_LIMIT: usize = 32 << 20;
 #[non_exhaustive]
 pub enum OpenError {
     /// The kernel offers no such device for the port.
-    #[error("{port} has no umad device: the ib_umad module is not loaded (modprobe ib_umad)")]
+    #[error(
+        "{port} has no umad device: the ib_umad module is not loaded (modprobe ib_umad), or the port takes no management \
+         datagrams, as those of iWARP do not"
+    )]
     NoModule {
         /// The port.
         port: String,
