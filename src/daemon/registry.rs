@@ -238,6 +238,7 @@ impl Registry {
         let comes = self.sessions().values().any(|entry| {
             (Some(entry.target.id_ext), entry.target.ioc_guid) == (id_ext, target.ioc_guid)
                 && entry.snapshot.borrow().is_none()
+                && nexus::port(&entry.target).is_none_or(|gid| gid == target.gid)
         });
         if comes || self.session_to(target).is_some() {
             Standing::Held
