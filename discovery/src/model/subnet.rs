@@ -3,7 +3,7 @@
 //! say they have an agent, fabrics of any size, and an administration that fails in every way.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -130,6 +130,8 @@ pub struct Subnet {
     /// How many questions subnet administration had at once at most.
     pub(crate) most_to_administration: usize,
     pub(crate) asked: BTreeMap<(u8, u16), u64>,
+    /// With which entries of the P_Key table which LID was sent to.
+    pub(crate) pkey_indices: BTreeMap<u16, BTreeSet<u16>>,
     /// How many reports were acknowledged.
     pub(crate) acknowledged: u64,
 }
@@ -156,6 +158,7 @@ impl Subnet {
             administration_under_way: 0,
             most_to_administration: 0,
             asked: BTreeMap::new(),
+            pkey_indices: BTreeMap::new(),
             acknowledged: 0,
         }
     }
@@ -439,6 +442,7 @@ impl MadTransport for Subnet {
         self.sent += 1;
         let attribute = request.attribute();
         *self.asked.entry((attribute.class, attribute.id)).or_default() += 1;
+        self.pkey_indices.entry(to.lid).or_default().insert(to.pkey_index);
         let answer = match attribute.class {
             class::SUBNET_ADMINISTRATION if to.lid == SM_LID => {
                 self.ask_administration(&SaMad::from_mad(request), attribute)

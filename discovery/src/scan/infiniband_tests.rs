@@ -5,7 +5,7 @@ use srp_addressing::{Gid, Guid, PKey};
 use super::*;
 use crate::listing::{LineOptions, ListingOptions, Logins, add_target_line, io_unit};
 use crate::mad::{Attribute, ClassPortInfo, MadStatus};
-use crate::model::subnet::{ModelPort, PREFIX, Subnet, Trouble};
+use crate::model::subnet::{ModelPort, PREFIX, SM_LID, Subnet, Trouble};
 use crate::model::{Agent, Controller, Mischief, RedirectAt};
 use crate::neighbours::Neighbour;
 
@@ -474,7 +474,14 @@ fn ways_are_asked_for_as_few_at_once_as_anything() {
         subnet_at_once: 2,
         ..ScanOptions::default()
     };
-    let mut exchange = infiniband::exchange(subnet, &options);
+    let (report, subnet) = scanned(&Subnet::local_port(), subnet, &options);
+    assert_eq!((report.targets.len(), report.problems.len()), (100, 0));
+    assert_eq!(subnet.most_to_administration, 2);
+}
+
+/// The report, and what the subnet has seen of it.
+fn scanned(port: &Port, subnet: Subnet, options: &ScanOptions) -> (ScanReport, Subnet) {
+    let mut exchange = infiniband::exchange(subnet, options);
     let mut report = ScanReport::default();
     let mut audience = infiniband::Audience {
         progress: &mut |_| {},
@@ -482,10 +489,30 @@ fn ways_are_asked_for_as_few_at_once_as_anything() {
         others: &mut |_, _| {},
         interrupted: &mut || false,
     };
-    let port = Subnet::local_port();
-    infiniband::scan_port(&port, &mut exchange, &options, &mut report, &mut audience).unwrap();
-    assert_eq!((report.targets.len(), report.problems.len()), (100, 0));
-    assert_eq!(exchange.into_transport().most_to_administration, 2);
+    infiniband::scan_port(port, &mut exchange, options, &mut report, &mut audience).unwrap();
+    (report, exchange.into_transport())
+}
+
+#[test]
+fn every_datagram_is_sent_in_its_partition() {
+    let mut port = Subnet::local_port();
+    // The default partition is not the first entry, and it is joined as a full and as a limited member.
+    port.pkeys = vec![
+        (1, PKey(0x8001)),
+        (2, PKey(0x7fff)),
+        (5, PKey(0xffff)),
+        (9, PKey(0x8002)),
+    ];
+    let mut subnet = subnet();
+    subnet.ports.get_mut(&4).unwrap().pkeys = vec![0x7fff, 0x0002];
+    subnet.ports.get_mut(&6).unwrap().pkeys = vec![0x8001];
+    let (report, subnet) = scanned(&port, subnet, &ScanOptions::default());
+    assert_eq!(
+        lines(&report),
+        [line(0xa1, "ffff"), line(0xa1, "8002"), line(0xa2, "8001")]
+    );
+    let sent = |lid: u16| subnet.pkey_indices[&lid].iter().copied().collect::<Vec<_>>();
+    assert_eq!([sent(SM_LID), sent(4), sent(6)], [vec![2], vec![5, 9], vec![1]]);
 }
 
 /// Datagrams sent and time passed in a scan that finds everything.
