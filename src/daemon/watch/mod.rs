@@ -15,7 +15,7 @@ use srp_discovery::rules::Rules;
 use srp_discovery::scan::Severity;
 use srp_discovery::targets::Target;
 use srp_discovery::transport::MadTransport;
-use srp_discovery::umad::Umad;
+use srp_discovery::umad::{OpenError, Umad};
 use srp_discovery::watch::{WatchEvent, WatchOptions, Watcher};
 use srp_verbs::device::{Device, DeviceEvent};
 use tokio::sync::mpsc;
@@ -166,7 +166,7 @@ impl Ports {
 }
 
 fn start_on(port: &Port, share: &Share) -> Result<JoinHandle<()>, String> {
-    let umad = Umad::open_for_reports(port).map_err(|error| error.to_string())?;
+    let umad = opened(port, Umad::open_for_reports, Umad::open).map_err(|error| error.to_string())?;
     let (port, share) = (port.clone(), share.clone());
     let watch = move || {
         let name = port.name.clone();
@@ -183,6 +183,25 @@ fn start_on(port: &Port, share: &Share) -> Result<JoinHandle<()>, String> {
     };
     let thread = thread::Builder::new().name("ublk-srp-watch".into()).spawn(watch);
     thread.map_err(|error| error.to_string())
+}
+
+/// The MAD device of a port: with the reports of its subnet, which one program of a host can have, or without.
+fn opened<T>(
+    port: &Port,
+    for_reports: impl Fn(&Port) -> Result<T, OpenError>,
+    without: impl Fn(&Port) -> Result<T, OpenError>,
+) -> Result<T, OpenError> {
+    match for_reports(port) {
+        Err(error @ OpenError::Register { .. }) => {
+            let opened = without(port)?;
+            tracing::warn!(
+                port = %port.name, %error,
+                "another program has the reports of this subnet: what comes and goes is seen by scans alone"
+            );
+            Ok(opened)
+        }
+        other => other,
+    }
 }
 
 /// Watches one port until it is gone, or the watch ends. `look` tells what has happened to it since the last time, `list`

@@ -188,3 +188,30 @@ fn a_port_that_cannot_be_watched_is_tried_again() {
     ports.look(vec![port.clone()], |_| Ok(thread::spawn(|| {})));
     assert!(ports.watched.contains_key(&port.name));
 }
+
+#[test]
+fn without_reports_there_are_scans() {
+    let port = Subnet::local_port();
+    let taken = |_: &Port| {
+        Err(OpenError::Register {
+            path: "/dev/infiniband/umad0".into(),
+            what: "subnet administration",
+            cause: std::io::Error::from_raw_os_error(libc::EINVAL),
+        })
+    };
+    let missing = |port: &Port| {
+        let port = port.name.to_string();
+        Err(OpenError::NoModule { port })
+    };
+    assert_eq!(opened(&port, |_| Ok(1), |_| Ok(2)).unwrap(), 1);
+    assert_eq!(opened(&port, taken, |_| Ok(2)).unwrap(), 2);
+    let none = opened::<u8>(&port, missing, |_| Ok(2));
+    assert!(
+        matches!(none, Err(OpenError::NoModule { .. })),
+        "not for any other reason"
+    );
+    assert!(matches!(
+        opened::<u8>(&port, taken, taken),
+        Err(OpenError::Register { .. })
+    ));
+}
