@@ -199,7 +199,7 @@ fn a_write_that_joins_others_in_waiting_for_a_reset_has_its_time() {
         world.fabric().target_mut().inject(lun(number), slow);
     }
     let mut writes: Vec<_> = (0..3).map(|number| world.submit_at(1, number, WRITE, 0, 8)).collect();
-    writes.push(world.submit_at(2, 2, WRITE, 64, 8));
+    writes.push(world.submit_at(0, 2, WRITE, 64, 8));
     run_for(&mut world, Duration::from_millis(2));
     // A channel has room for two functions: the third unit's turn comes nine seconds later.
     for seconds in [9, 9, 3] {
@@ -209,14 +209,14 @@ fn a_write_that_joins_others_in_waiting_for_a_reset_has_its_time() {
     let lost = qp(&world, 1);
     world.fabric().break_queue_pair(lost);
     run_for(&mut world, Duration::from_secs(5));
-    let lost = qp(&world, 2);
+    let lost = qp(&world, 0);
     world.fabric().break_queue_pair(lost);
     finish(&mut world);
     succeeded(&world, &writes);
     let seconds: Vec<u64> = writes.iter().map(|id| seconds(ended(&world, *id))).collect();
     assert_eq!(seconds.iter().max(), Some(&12));
-    let sibling = qp(&world, 0);
-    assert_eq!(world.engine_of(0).channel_state(sibling).expect("open").resets, 3);
+    let sibling = qp(&world, 2);
+    assert_eq!(world.engine_of(2).channel_state(sibling).expect("open").resets, 3);
 }
 
 #[test]

@@ -28,7 +28,7 @@ impl World {
         let late = self
             .failing
             .iter()
-            .find(|(_, limit)| **limit < self.now)
+            .find(|(_, (_, limit))| *limit < self.now)
             .map(|(qp, _)| *qp);
         if let Some(qp) = late {
             self.broken(rule::DEADLINE, format!("qp{} failed and was not closed", qp.0));

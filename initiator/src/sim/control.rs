@@ -38,8 +38,8 @@ impl World {
         let Some(reactor) = self.rng.choice(&lacking).copied() else {
             return;
         };
-        let state = &self.sessions[session as usize];
-        if state.qps.is_empty() && self.failing.keys().any(|qp| state.dead.contains(qp)) {
+        let last = self.sessions[session as usize].qps.is_empty();
+        if last && self.failing.values().any(|(of, _)| *of == session) {
             return self.relogin(session);
         }
         if self.add_channel(session, reactor) {
@@ -139,7 +139,9 @@ impl World {
         } else {
             self.broken(rule::CLOSED, format!("qp{} failed, which was not in use", qp.0));
         }
-        if self.sessions[session as usize].qps.is_empty() {
+        // While others are left they find out by themselves, too: from what this one sends back.
+        let told = self.sessions[session as usize].qps.is_empty() || self.reactors.count() > 1 && self.rng.bool();
+        if told {
             self.announce(session, false);
         }
         self.relogin(session);

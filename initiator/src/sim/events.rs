@@ -124,7 +124,7 @@ impl World {
             Event::ChannelFailed { qp, session, reason } => {
                 let limit = self.now + SLACK;
                 self.agenda.add(self.now + SLACK / 2, Errand::Destroy(qp));
-                self.failing.insert(qp, limit);
+                self.failing.insert(qp, (session.0, limit));
                 let kind = match reason {
                     ChannelError::Work(_) => "channel ends: work request failed",
                     ChannelError::Wire(_) => "channel ends: unreadable IU",

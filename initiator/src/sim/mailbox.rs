@@ -94,13 +94,15 @@ impl World {
         self.reactors.at(reactor).set_elsewhere(SessionKey(session), elsewhere);
     }
 
-    /// Which reactors a reactor has for siblings now.
+    /// Which reactors a reactor has for siblings now; not all have the same one first.
     fn siblings(&self, reactor: usize, session: u32) -> Vec<usize> {
         let owner = |qp| self.reactors.fabric().net.owner(qp);
         let qps = self.sessions[session as usize].qps.iter();
         let mut reactors: Vec<usize> = qps.map(|qp| owner(*qp)).filter(|other| *other != reactor).collect();
         reactors.sort_unstable();
         reactors.dedup();
+        let turn = reactor % reactors.len().max(1);
+        reactors.rotate_left(turn);
         reactors
     }
 

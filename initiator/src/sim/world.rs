@@ -70,8 +70,8 @@ pub struct World {
     stalled: u32,
     /// Disks that were given fewer commands than they had when last looked at, with the reactor that did so.
     pub(super) throttled: Vec<(usize, u32)>,
-    /// Failed channels, and by when they have to be closed.
-    pub(super) failing: BTreeMap<QueuePairId, Instant>,
+    /// Failed channels, their sessions, and by when they have to be closed.
+    pub(super) failing: BTreeMap<QueuePairId, (u32, Instant)>,
     pub(super) failures: Vec<(QueuePairId, ChannelError, Instant)>,
 }
 
