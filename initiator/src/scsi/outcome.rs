@@ -144,6 +144,7 @@ const PROTECTION: u8 = 0x10;
 
 /// Judges a read, write or flush by its status, its sense, and how many bytes it moved (the length asked for less
 /// the residual).
+#[inline]
 #[must_use]
 pub fn judge(status: u8, sense: Option<&Sense>, transferred: u32) -> Verdict {
     match status {
@@ -172,6 +173,7 @@ pub fn judge_deallocation(status: u8, sense: Option<&Sense>, transferred: u32) -
     judge(status, sense, transferred)
 }
 
+#[cold]
 fn judge_sense(sense: &Sense, transferred: u32) -> Verdict {
     if sense.deferred {
         return Verdict::RetryNow(RetryReason::DeferredError(*sense));

@@ -15,8 +15,8 @@ const KEPT: usize = 64;
 #[derive(Debug)]
 pub(super) struct ArenaSpace {
     region: RegionId,
-    /// Per order, blocks that are free but neither marked so nor joined with their neighbours: mostly the next
-    /// request is as long as the last, and would only split them again.
+    /// Per order, where blocks begin that are free but neither marked so nor joined with their neighbours: mostly the
+    /// next request is as long as the last, and would only split them again.
     kept: Vec<Vec<u32>>,
     /// One bitmap per order; a set bit is a free block of `UNIT << order` bytes.
     free: Vec<Vec<u64>>,
@@ -55,35 +55,43 @@ impl ArenaSpace {
     }
 
     /// Takes room for `len` bytes, or nothing when no block is large enough.
+    #[inline(always)]
     pub(super) fn allocate(&mut self, len: u32) -> Option<Extent> {
         let wanted = order_of(len);
-        let block = match self.kept.get_mut(wanted)?.pop() {
-            Some(block) => block,
-            None => self.split(wanted).or_else(|| {
-                self.join_kept();
-                self.split(wanted)
-            })?,
+        let offset = match self.kept.get_mut(wanted)?.pop() {
+            Some(offset) => offset,
+            None => self.cut(wanted)? * (UNIT << wanted),
         };
         self.in_use += UNIT << wanted;
         Some(Extent {
             region: self.region,
-            offset: block * (UNIT << wanted),
+            offset,
             len,
         })
     }
 
     /// Gives an extent back. It must have come from [`ArenaSpace::allocate`] of this arena.
+    #[inline(always)]
     pub(super) fn release(&mut self, extent: Extent) {
         debug_assert_eq!(extent.region, self.region, "extent of another arena");
         let order = order_of(extent.len);
-        let block = extent.offset / (UNIT << order);
         self.in_use -= UNIT << order;
-        debug_assert!(!self.kept[order].contains(&block), "extent released twice");
-        if self.kept[order].len() < KEPT {
-            self.kept[order].push(block);
+        let kept = &mut self.kept[order];
+        debug_assert!(!kept.contains(&extent.offset), "extent released twice");
+        if kept.len() < KEPT {
+            kept.push(extent.offset);
         } else {
-            self.join(order, block);
+            self.join(order, extent.offset / (UNIT << order));
         }
+    }
+
+    /// A block of this order when none of it is kept.
+    #[cold]
+    fn cut(&mut self, wanted: usize) -> Option<u32> {
+        self.split(wanted).or_else(|| {
+            self.join_kept();
+            self.split(wanted)
+        })
     }
 
     /// A block of this order, cut from the smallest that is free.
@@ -100,13 +108,14 @@ impl ArenaSpace {
     /// Joins what was kept with its neighbours.
     fn join_kept(&mut self) {
         for order in 0..self.kept.len() {
-            while let Some(block) = self.kept[order].pop() {
-                self.join(order, block);
+            while let Some(offset) = self.kept[order].pop() {
+                self.join(order, offset / (UNIT << order));
             }
         }
     }
 
     /// Marks a block as free, together with its neighbours as far as they are.
+    #[cold]
     fn join(&mut self, mut order: usize, mut block: u32) {
         while order + 1 < self.free.len() && self.is_set(order, block ^ 1) {
             self.clear(order, block ^ 1);
@@ -143,8 +152,9 @@ impl ArenaSpace {
 
 /// The order of the smallest block that holds `len` bytes.
 fn order_of(len: u32) -> usize {
-    let units = len.div_ceil(UNIT).max(1);
-    units.next_power_of_two().trailing_zeros() as usize
+    // The bits that the number of its last unit takes.
+    let last = len.saturating_sub(1) / UNIT;
+    (u32::BITS - last.leading_zeros()) as usize
 }
 
 #[cfg(test)]
@@ -160,6 +170,14 @@ mod tests {
         space.release(whole);
         assert_eq!(space.in_use(), 0);
         assert!(space.allocate(1 << 20).is_some());
+    }
+
+    #[test]
+    fn a_block_holds_what_it_is_for() {
+        let orders = [(0, 0), (1, 0), (4096, 0), (4097, 1), (8192, 1), (8193, 2), (1 << 20, 8)];
+        for (len, order) in orders {
+            assert_eq!(order_of(len), order, "{len}");
+        }
     }
 
     #[test]

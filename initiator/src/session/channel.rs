@@ -9,6 +9,7 @@ use super::login::Granted;
 use super::mutation::{Mutated, Mutation};
 use super::request::SessionKey;
 use super::slots::{Slot, SlotPlan};
+use super::start::Transfer;
 use super::task::Ladder;
 use crate::fabric::{Exposure, QueuePairId, RegionId, WorkError};
 use crate::time::Instant;
@@ -159,6 +160,16 @@ impl Channel {
         }
     }
 
+    /// The arena that data goes through.
+    #[inline(always)]
+    pub(super) fn space(&mut self, transfer: Transfer) -> Option<&mut ArenaSpace> {
+        match transfer {
+            Transfer::None => None,
+            Transfer::ToInitiator(_) => Some(&mut self.read_space),
+            Transfer::ToTarget(_) => Some(&mut self.write_space),
+        }
+    }
+
     /// Whether a logical unit may be reset over it.
     pub(super) fn may_reset(&self) -> bool {
         self.fence == Fence::LunReset || self.mutated.is(Mutation::SharedReset)
@@ -232,10 +243,9 @@ mod tests {
     #[test]
     fn the_last_credit_is_kept() {
         let mut channel = channel(3);
-        let at = Instant::from_nanos(9);
         for request in 0..2 {
             assert!(channel.can_start());
-            channel.claim(request, at).expect("slot");
+            channel.claim(request).expect("slot");
         }
         assert!(!channel.can_start());
         assert_eq!((channel.credits, channel.zero_credit), (1, 1));
@@ -244,12 +254,12 @@ mod tests {
     #[test]
     fn a_tag_of_an_earlier_use_of_the_slot_is_stale() {
         let mut channel = channel(2);
-        let slot = channel.claim(7, Instant::default()).expect("slot");
+        let slot = channel.claim(7).expect("slot");
         let old = channel.tag(slot);
         assert_eq!(channel.slot_of_tag(old), Some(slot));
         channel.unclaim(slot);
         assert_eq!(channel.slot_of_tag(old), None);
-        assert_eq!(channel.claim(8, Instant::default()), Some(slot));
+        assert_eq!(channel.claim(8), Some(slot));
         assert_eq!(channel.slot_of_tag(old), None);
         assert_eq!(channel.slot_of_tag(channel.tag(slot)), Some(slot));
         assert_eq!(channel.slot_of_tag(u64::MAX), None);

@@ -31,6 +31,14 @@ impl Depth {
         self.good = 0;
     }
 
+    /// A command ended, or goes back to its queue; true where the queue may have rested till then.
+    #[inline(always)]
+    pub(super) fn came_back(&mut self) -> bool {
+        self.out -= 1;
+        self.limit.is_some()
+    }
+
+    #[inline(always)]
     pub(super) fn went_well(&mut self) {
         let Some(limit) = self.limit else { return };
         self.good += 1;
@@ -47,8 +55,7 @@ impl<F: Fabric> Engine<F> {
         let Some(request) = self.requests.get(key) else { return };
         let index = request.queue;
         let Some(queue) = &mut self.queues[index] else { return };
-        queue.depth.out -= 1;
-        if queue.depth.limit.is_some() {
+        if queue.depth.came_back() {
             self.make_ready(index);
             self.dirty = true;
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::channel::{Channel, ChannelError, ChannelSetup};
 use super::control::Task;
+use super::due::{NEVER, sooner};
 use super::event::{Event, Handle};
 use super::failover::Fenced;
 use super::key_map::KeyMap;
@@ -96,6 +97,8 @@ pub struct Engine<F> {
     pub(super) delayed: Vec<Key>,
     /// No request that waits is over before this.
     pub(super) next_expiry: Option<Instant>,
+    /// Neither a channel nor a request that waits has anything to be done about before this.
+    pub(super) due: Instant,
     pub(super) fences: Vec<Fenced>,
     pub(super) tasks: Vec<Task>,
     pub(super) events: VecDeque<Event>,
@@ -120,6 +123,7 @@ impl<F: Fabric> Engine<F> {
             disks: KeyMap::default(),
             delayed: Vec::new(),
             next_expiry: None,
+            due: NEVER,
             fences: Vec::new(),
             tasks: Vec::new(),
             events: VecDeque::with_capacity(BATCH * 2),
@@ -194,7 +198,16 @@ impl<F: Fabric> Engine<F> {
         self.drop_queue(queue);
     }
 
+    /// Lets go of a queue that lost a request, if it was removed.
+    #[inline]
+    pub(super) fn forsake(&mut self, queue: usize) {
+        if self.queues[queue].as_ref().is_some_and(|queue| queue.removed) {
+            self.drop_queue(queue);
+        }
+    }
+
     /// Lets go of a removed queue. Requests at the target still name it: it goes with the last of them.
+    #[cold]
     pub(super) fn drop_queue(&mut self, index: usize) {
         let Some(queue) = self.queues[index].as_ref().filter(|queue| queue.removed) else {
             return;
@@ -218,6 +231,7 @@ impl<F: Fabric> Engine<F> {
     }
 
     /// The queue of a block request, and what it moves.
+    #[inline(always)]
     pub(super) fn check(&self, request: &BlockRequest) -> Result<(usize, Transfer), BlockError> {
         let &queue = self.disks.get(&request.lun).ok_or(BlockError::Offline)?;
         let state = self.queues[queue].as_ref().ok_or(BlockError::Offline)?;
@@ -300,20 +314,31 @@ impl<F: Fabric> Engine<F> {
 
     /// The data of a [`Event::Data`] has been taken.
     pub fn release(&mut self, handle: Handle, now: Instant) {
-        let Some(request) = self.requests.get(handle.0) else {
+        let Some(request) = self.requests.get_mut(handle.0) else {
             return;
         };
         if request.stage != Stage::Returned {
             debug_assert!(false, "released twice");
             return;
         }
-        let Some(index) = request.channel else { return };
+        let (Some(index), queue) = (request.channel, request.queue) else {
+            return;
+        };
+        let mut open = false;
         if let Some(channel) = &mut self.channels[index] {
             channel.extents_lent -= 1;
+            open = channel.is_open();
+            // Only reads are returned.
+            if let Some(extent) = request.extent {
+                channel.read_space.release(extent);
+            }
         }
-        self.forget(handle.0);
+        self.requests.remove(handle.0);
+        self.forsake(queue);
         self.dirty = true;
-        self.settle(index, now);
+        if !open {
+            self.settle(index, now);
+        }
     }
 
     /// Ends a channel: nothing new is sent, what is in flight ends when the queue pair has been flushed.
@@ -351,18 +376,25 @@ impl<F: Fabric> Engine<F> {
     }
 
     /// Does what can be done now. True when anything happened.
+    #[inline(never)]
     pub fn pump(&mut self, now: Instant) -> bool {
         let mut progress = false;
         loop {
-            let mut batch = std::mem::take(&mut self.completions);
-            batch.clear();
-            self.fabric.poll(&mut batch);
-            let full = batch.len() == batch.capacity();
-            progress |= !batch.is_empty();
-            for completion in &batch {
-                self.completed(*completion, now);
+            self.completions.clear();
+            self.fabric.poll(&mut self.completions);
+            let full = self.completions.len() == self.completions.capacity();
+            progress |= !self.completions.is_empty();
+            // Those in a row are mostly of one channel. None comes while they are gone through.
+            let mut last = (None, None);
+            for at in 0..self.completions.len() {
+                let completion = self.completions[at];
+                if last.0 != Some(completion.qp) {
+                    last = (Some(completion.qp), self.channel_of(completion.qp));
+                }
+                if let Some(index) = last.1 {
+                    self.completed(index, completion, now);
+                }
             }
-            self.completions = batch;
             if !full {
                 break;
             }
@@ -377,37 +409,21 @@ impl<F: Fabric> Engine<F> {
         progress
     }
 
+    #[cold]
+    fn channel_of(&self, qp: QueuePairId) -> Option<usize> {
+        self.by_qp.get(&qp).copied()
+    }
+
     /// The next thing to say.
     pub fn next_event(&mut self) -> Option<Event> {
         self.events.pop_front()
-    }
-
-    /// When [`Engine::pump`] has to be called again at the latest.
-    #[must_use]
-    pub fn deadline(&self) -> Option<Instant> {
-        let checks = self.channels.iter().flatten().filter(|channel| channel.is_open());
-        let checks = checks.flat_map(|channel| {
-            let starved = channel.starved.filter(|_| channel.credits <= 1);
-            let check = channel.ladder.map_or(channel.next_check, |ladder| Some(ladder.limit));
-            check.into_iter().chain(starved).chain(channel.leaving)
-        });
-        let delayed = self
-            .delayed
-            .iter()
-            .filter_map(|&key| match self.requests.get(key)?.stage {
-                Stage::Delayed(at) => Some(at),
-                _ => None,
-            });
-        let fences = self.fences.iter().map(|fence| fence.limit);
-        let tasks = self.tasks.iter().map(|task| task.limit);
-        let expiry = self.next_expiry.filter(|_| self.requests.len() > 0);
-        checks.chain(delayed).chain(fences).chain(tasks).chain(expiry).min()
     }
 
     pub(super) fn done(&mut self, id: RequestId, result: BlockResult) {
         self.events.push_back(Event::Done { id, result });
     }
 
+    #[inline(always)]
     pub(super) fn enqueue(
         &mut self,
         queue: usize,
@@ -417,9 +433,14 @@ impl<F: Fabric> Engine<F> {
         foreign: bool,
     ) {
         let key = self.insert(queue, purpose, transfer, deadline, foreign);
-        self.push_waiting(key, self.mutated.is(Mutation::LastInFirstOut));
+        if let Some(deadline) = deadline {
+            self.next_expiry = sooner(self.next_expiry, Some(deadline));
+            self.due = self.due.min(deadline);
+        }
+        self.link(queue, key, self.mutated.is(Mutation::LastInFirstOut));
     }
 
+    #[inline(always)]
     pub(super) fn insert(
         &mut self,
         queue: usize,

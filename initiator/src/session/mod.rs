@@ -7,6 +7,7 @@ mod buffer;
 mod channel;
 mod control;
 mod depth;
+mod due;
 mod engine;
 mod event;
 mod expiry;

@@ -2,12 +2,13 @@
 
 use super::channel::Channel;
 use super::depth::Depth;
-use super::engine::Engine;
+use super::due::sooner;
+use super::engine::{Engine, SessionState};
 use super::mutation::Mutation;
 use super::request::{Key, Request, Stage};
 use super::start::Transfer;
 use crate::fabric::Fabric;
-use crate::scsi::{BlockError, Lun};
+use crate::scsi::{BlockError, Lun, outcome};
 use crate::time::Instant;
 
 /// The requests of one logical unit (or of a session's control side) that wait for their turn.
@@ -44,6 +45,39 @@ impl Queue {
     pub(super) fn control(session: usize) -> Self {
         Self::new(session, Lun::default(), 0, 0)
     }
+
+    /// Puts the queue at `index` into its session's ring if it has something in it.
+    #[inline]
+    pub(super) fn make_ready(&mut self, index: usize, sessions: &mut [Option<SessionState>]) {
+        if !self.ready
+            && self.head.is_some()
+            && let Some(session) = &mut sessions[self.session]
+        {
+            self.ready = true;
+            session.ready.push_back(index);
+        }
+    }
+
+    /// The first request is taken off; `next` came behind it.
+    pub(super) fn advance(&mut self, next: Option<Key>) {
+        self.head = next;
+        if next.is_none() {
+            self.tail = None;
+        }
+    }
+}
+
+/// A command of the queue at `index` was answered.
+#[inline(always)]
+pub(super) fn ended(queues: &mut [Option<Queue>], index: usize, status: u8, sessions: &mut [Option<SessionState>]) {
+    let Some(queue) = &mut queues[index] else { return };
+    match status {
+        outcome::BUSY | outcome::TASK_SET_FULL => queue.depth.refused(),
+        _ => queue.depth.went_well(),
+    }
+    if queue.depth.came_back() {
+        queue.make_ready(index, sessions);
+    }
 }
 
 impl<F: Fabric> Engine<F> {
@@ -56,8 +90,15 @@ impl<F: Fabric> Engine<F> {
         request.next = None;
         let (index, deadline) = (request.queue, request.deadline);
         if let Some(deadline) = deadline {
-            self.next_expiry = Some(self.next_expiry.map_or(deadline, |at| at.min(deadline)));
+            self.next_expiry = sooner(self.next_expiry, Some(deadline));
+            self.due = self.due.min(deadline);
         }
+        self.link(index, key, front);
+    }
+
+    /// The same for a request that says already that it waits, without a deadline.
+    #[inline(always)]
+    pub(super) fn link(&mut self, index: usize, key: Key, front: bool) {
         let Some(queue) = &mut self.queues[index] else { return };
         match (front, queue.head, queue.tail) {
             (true, Some(head), _) => {
@@ -74,19 +115,14 @@ impl<F: Fabric> Engine<F> {
             }
             _ => (queue.head, queue.tail) = (Some(key), Some(key)),
         }
-        self.make_ready(index);
+        queue.make_ready(index, &mut self.sessions);
         self.dirty = true;
     }
 
     /// Puts a queue with something in it into its session's ring.
     pub(super) fn make_ready(&mut self, index: usize) {
-        if let Some(queue) = &mut self.queues[index]
-            && !queue.ready
-            && queue.head.is_some()
-            && let Some(session) = &mut self.sessions[queue.session]
-        {
-            queue.ready = true;
-            session.ready.push_back(index);
+        if let Some(queue) = &mut self.queues[index] {
+            queue.make_ready(index, &mut self.sessions);
         }
     }
 
@@ -99,11 +135,7 @@ impl<F: Fabric> Engine<F> {
     pub(super) fn pop_waiting(&mut self, index: usize) -> Option<Key> {
         let key = self.head(index)?;
         let next = self.requests.get_mut(key)?.next.take();
-        let queue = self.queues[index].as_mut()?;
-        queue.head = next;
-        if next.is_none() {
-            queue.tail = None;
-        }
+        self.queues[index].as_mut()?.advance(next);
         Some(key)
     }
 
@@ -137,8 +169,11 @@ impl<F: Fabric> Engine<F> {
 
     /// Starts what credits, slots and buffers allow, each logical unit in its turn.
     pub(super) fn dispatch(&mut self, now: Instant) {
-        for session in 0..self.sessions.len() {
-            self.dispatch_session(session, now);
+        for index in 0..self.sessions.len() {
+            let session = self.sessions[index].as_ref();
+            if session.is_some_and(|session| !session.ready.is_empty()) {
+                self.dispatch_session(index, now);
+            }
         }
     }
 
@@ -146,22 +181,23 @@ impl<F: Fabric> Engine<F> {
         loop {
             let Some(session) = &self.sessions[index] else { return };
             let Some(&queue) = session.ready.front() else { return };
-            let Some(request) = self.head(queue) else {
-                self.next_queue(index);
+            let front = self.queues[queue].as_ref();
+            let Some((request, full)) = front.and_then(|queue| Some((queue.head?, queue.depth.is_full()))) else {
+                self.next_queue(index, queue);
                 continue;
             };
             if session.channels.is_empty() {
                 self.part_with(queue);
                 continue;
             }
-            if self.is_full(queue) {
+            if full {
                 // It comes back with the next command of its that ends.
                 self.rest(index);
                 continue;
             }
             match self.start_somewhere(request, index, now) {
                 Started::Yes if self.mutated.is(Mutation::NoTurns) => {}
-                Started::Yes => self.next_queue(index),
+                Started::Yes => self.next_queue(index, queue),
                 Started::Refused => {}
                 Started::NoBuffer => {
                     // What holds a buffer already, to be sent again, must not wait behind what needs one.
@@ -180,10 +216,6 @@ impl<F: Fabric> Engine<F> {
         }
     }
 
-    fn is_full(&self, queue: usize) -> bool {
-        self.queues[queue].as_ref().is_some_and(|queue| queue.depth.is_full())
-    }
-
     /// Takes the queue in front out of the ring.
     fn rest(&mut self, session: usize) {
         let Some(session) = &mut self.sessions[session] else {
@@ -198,40 +230,59 @@ impl<F: Fabric> Engine<F> {
 
     /// Starts a request on the channel it has a buffer of, or on the first that can take it.
     fn start_somewhere(&mut self, key: Key, session: usize, now: Instant) -> Started {
-        let bound = self.requests.get(key).filter(|request| request.extent.is_some());
-        if let Some(index) = bound.and_then(|request| request.channel) {
-            let bound_for_ever = self.mutated.is(Mutation::BoundForEver);
-            if self.has_room(index) || bound_for_ever {
-                return self.start(key, index, now);
-            }
-            let channels = self.sessions[session].as_ref().map(|session| &session.channels);
-            if channels.is_some_and(|channels| channels.iter().any(|&other| self.has_room(other))) {
-                // Its data is copied once more; waiting, it would keep those behind it from the other channel.
-                self.detach(key);
-            }
-        }
+        let bound = self.bound(key, session);
+        let Some(turn) = self.sessions[session].as_ref().map(|state| state.turn) else {
+            return Started::Wait;
+        };
         let mut outcome = Started::Wait;
         for offset in 0.. {
-            let Some(state) = self.sessions[session]
-                .as_ref()
-                .filter(|state| offset < state.channels.len())
-            else {
+            let Some(state) = &mut self.sessions[session] else {
                 break;
             };
-            let place = (state.turn + offset) % state.channels.len();
-            match self.start(key, state.channels[place], now) {
-                Started::Yes => {
-                    if let Some(state) = &mut self.sessions[session] {
-                        state.turn = place + 1;
-                    }
-                    return Started::Yes;
-                }
-                Started::Refused => return Started::Refused,
-                Started::NoBuffer => outcome = Started::NoBuffer,
-                Started::Wait => {}
+            if offset >= state.channels.len() {
+                break;
+            }
+            let place = (turn + offset) % state.channels.len();
+            // The next command goes to the next channel, if this one takes it.
+            state.turn = if bound.is_none() { place + 1 } else { turn };
+            let index = bound.unwrap_or(state.channels[place]);
+            let started = self.start(key, index, now);
+            if started == Started::Yes {
+                return started;
+            }
+            if started == Started::NoBuffer {
+                outcome = started;
+            }
+            if started == Started::Refused || bound.is_some() {
+                outcome = started;
+                break;
             }
         }
+        if let Some(state) = &mut self.sessions[session] {
+            state.turn = turn;
+        }
         outcome
+    }
+
+    /// The channel that a request has a buffer of, if it is to go there.
+    #[inline]
+    fn bound(&mut self, key: Key, session: usize) -> Option<usize> {
+        let request = self.requests.get(key)?;
+        let index = request.channel.filter(|_| request.extent.is_some())?;
+        self.bound_to(index, key, session)
+    }
+
+    #[cold]
+    fn bound_to(&mut self, index: usize, key: Key, session: usize) -> Option<usize> {
+        if self.has_room(index) || self.mutated.is(Mutation::BoundForEver) {
+            return Some(index);
+        }
+        let channels = self.sessions[session].as_ref().map(|session| &session.channels);
+        if channels.is_some_and(|channels| channels.iter().any(|&other| self.has_room(other))) {
+            // Its data is copied once more; waiting, it would keep those behind it from the other channel.
+            self.detach(key);
+        }
+        None
     }
 
     fn has_room(&self, channel: usize) -> bool {
@@ -285,15 +336,22 @@ impl<F: Fabric> Engine<F> {
     }
 
     /// Moves the queue in front to the end, or out of the ring when it is empty.
-    fn next_queue(&mut self, session: usize) {
+    #[inline]
+    fn next_queue(&mut self, session: usize, front: usize) {
+        let ready = self.queues[front].as_mut().is_some_and(|queue| {
+            queue.ready = queue.head.is_some();
+            queue.ready
+        });
         let Some(session) = &mut self.sessions[session] else {
             return;
         };
-        let Some(index) = session.ready.pop_front() else { return };
-        let Some(queue) = &mut self.queues[index] else { return };
-        queue.ready = queue.head.is_some();
-        if queue.ready {
-            session.ready.push_back(index);
+        debug_assert_eq!(session.ready.front(), Some(&front), "another queue came to the front");
+        if ready && session.ready.len() == 1 {
+            return;
+        }
+        session.ready.pop_front();
+        if ready {
+            session.ready.push_back(front);
         }
     }
 }

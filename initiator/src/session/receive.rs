@@ -3,6 +3,7 @@
 use super::channel::{AnswerKind, ChannelError};
 use super::engine::Engine;
 use super::mutation::Mutation;
+use super::queue::ended;
 use super::request::{Answer, Purpose, Stage};
 use super::slots::{Slot, Window};
 use crate::fabric::{Completion, Fabric, WorkError, WorkKind};
@@ -14,79 +15,83 @@ use crate::wire::credit::CreditResponse;
 use crate::wire::response::{Residual, Response};
 
 impl<F: Fabric> Engine<F> {
-    /// One finished work request.
-    pub(super) fn completed(&mut self, completion: Completion, now: Instant) {
-        let Some(&index) = self.by_qp.get(&completion.qp) else {
-            return;
-        };
+    /// One finished work request of a channel.
+    #[inline(always)]
+    pub(super) fn completed(&mut self, index: usize, completion: Completion, now: Instant) {
+        let slot = completion.slot;
+        match (completion.kind, completion.result) {
+            (WorkKind::Send, Ok(_)) => self.sent(index, slot, now),
+            (WorkKind::Receive, Ok(len)) => self.received(index, slot, len, now),
+            (kind, result) => self.seldom_completed(index, kind, slot, result, now),
+        }
+    }
+
+    #[cold]
+    fn seldom_completed(
+        &mut self,
+        index: usize,
+        kind: WorkKind,
+        slot: u16,
+        result: Result<u32, WorkError>,
+        now: Instant,
+    ) {
+        match (kind, result) {
+            (WorkKind::Invalidate, Ok(_)) => self.window_closed(index, slot, now),
+            (kind, Err(error)) => self.work_failed(index, kind, slot, error, now),
+            _ => {}
+        }
+    }
+
+    #[cold]
+    fn work_failed(&mut self, index: usize, kind: WorkKind, slot: u16, error: WorkError, now: Instant) {
         let Some(channel) = &mut self.channels[index] else {
             return;
         };
-        match (completion.kind, completion.result) {
-            (WorkKind::Send, result) => {
-                channel.sends_posted = channel.sends_posted.saturating_sub(1);
-                match result {
-                    Ok(_) => self.sent(index, completion.slot, now),
-                    Err(error) => self.work_failed(index, error, now),
-                }
-            }
-            (WorkKind::Invalidate, result) => {
-                channel.sends_posted = channel.sends_posted.saturating_sub(1);
-                match result {
-                    Ok(_) => self.window_closed(index, completion.slot, now),
-                    Err(error) => self.work_failed(index, error, now),
-                }
-            }
-            (WorkKind::Bind, Ok(_)) => {}
-            (WorkKind::Bind, Err(error)) => self.work_failed(index, error, now),
-            (WorkKind::Receive, Err(error)) => {
+        match kind {
+            WorkKind::Send | WorkKind::Invalidate => channel.sends_posted = channel.sends_posted.saturating_sub(1),
+            WorkKind::Bind => {}
+            WorkKind::Receive => {
                 channel.receives_posted = channel.receives_posted.saturating_sub(1);
                 // Only this one was certainly posted before the queue pair was put in error.
-                let marker = completion.slot == channel.marker() || self.mutated.is(Mutation::AnyFlushProves);
+                let marker = slot == channel.marker() || self.mutated.is(Mutation::AnyFlushProves);
                 let refused = self.mutated.is(Mutation::RefusedMarkerProves);
                 channel.flushed |= marker && (error == WorkError::Flushed || refused);
-                self.work_failed(index, error, now);
-            }
-            (WorkKind::Receive, Ok(len)) => {
-                channel.receives_posted = channel.receives_posted.saturating_sub(1);
-                if let Err(reason) = self.received(index, completion.slot, len, now) {
-                    self.close(index, reason, now);
-                }
-                if let Some(channel) = &mut self.channels[index] {
-                    let marker = completion.slot == channel.marker();
-                    if channel.is_open() || marker {
-                        channel.receives_posted += 1;
-                        let qp = channel.qp;
-                        self.fabric.post_receive(qp, completion.slot);
-                        if marker {
-                            // An IU of the target took it: the queue pair is in error by now.
-                            self.fabric.fail(qp);
-                        }
-                    }
-                }
             }
         }
+        self.close(index, ChannelError::Work(error), now);
         self.settle(index, now);
     }
 
-    fn work_failed(&mut self, index: usize, error: WorkError, now: Instant) {
-        self.close(index, ChannelError::Work(error), now);
+    /// A SEND completed: the target has the IU.
+    #[inline(always)]
+    fn sent(&mut self, index: usize, slot: u16, now: Instant) {
+        let Some(channel) = &mut self.channels[index] else {
+            return;
+        };
+        channel.sends_posted = channel.sends_posted.saturating_sub(1);
+        if let Some(Slot::Command { sending, answered, .. }) = channel.slots.get_mut(usize::from(slot)) {
+            *sending = false;
+            let expected = !*answered && !self.mutated.is(Mutation::WindowClosedEarly);
+            if expected && channel.is_open() {
+                return;
+            }
+        }
+        self.seldom_sent(index, slot, now);
     }
 
-    /// A SEND completed: the target has the IU.
-    fn sent(&mut self, index: usize, slot: u16, now: Instant) {
+    /// The same where something ends with it.
+    #[cold]
+    fn seldom_sent(&mut self, index: usize, slot: u16, now: Instant) {
         let Some(channel) = &mut self.channels[index] else {
             return;
         };
         match channel.slots.get_mut(usize::from(slot)) {
             Some(Slot::Command {
                 request,
-                sending,
                 answered,
                 window,
                 ..
             }) => {
-                *sending = false;
                 let (request, over) = (*request, *answered && *window == Window::Closed);
                 if *window == Window::Open && self.mutated.is(Mutation::WindowClosedEarly) {
                     self.close_window(index, slot);
@@ -107,64 +112,133 @@ impl<F: Fabric> Engine<F> {
             Some(Slot::Logout) => self.close(index, ChannelError::Closed, now),
             Some(Slot::Free) | None => {}
         }
+        self.settle(index, now);
     }
 
-    /// An IU arrived.
-    fn received(&mut self, index: usize, slot: u16, len: u32, now: Instant) -> Result<(), ChannelError> {
+    /// An IU arrived. Its receive is posted again once it was dealt with.
+    #[inline(always)]
+    fn received(&mut self, index: usize, slot: u16, len: u32, now: Instant) {
+        if let Err(reason) = self.examine(index, slot, len, now) {
+            self.close(index, reason, now);
+        }
+        let Some(channel) = &mut self.channels[index] else {
+            return;
+        };
+        if channel.is_open() {
+            channel.receives_posted += 1;
+            self.fabric.post_receive(channel.qp, slot);
+        } else {
+            self.received_closing(index, slot, now);
+        }
+    }
+
+    #[cold]
+    fn received_closing(&mut self, index: usize, slot: u16, now: Instant) {
+        if let Some(channel) = &mut self.channels[index]
+            && slot == channel.marker()
+        {
+            channel.receives_posted += 1;
+            let qp = channel.qp;
+            self.fabric.post_receive(qp, slot);
+            // An IU of the target took it: the queue pair is in error by now.
+            self.fabric.fail(qp);
+        }
+        self.settle(index, now);
+    }
+
+    #[inline(always)]
+    fn examine(&mut self, index: usize, slot: u16, len: u32, now: Instant) -> Result<(), ChannelError> {
         let Some(channel) = &mut self.channels[index] else {
             return Ok(());
         };
+        channel.receives_posted = channel.receives_posted.saturating_sub(1);
         let memory = self.fabric.receive_slot(channel.qp, slot);
         let iu = memory
             .get(..len as usize)
             .ok_or(ChannelError::Protocol("an IU longer than its buffer"))?;
-        match FromTarget::parse(iu)? {
+        match Response::parse_plain(iu) {
+            // Nearly all are so: what can be left out for them is left out here, when this is compiled.
+            Some((tag, delta)) => self.responded(index, tag, delta, None, Answer::good(), now),
+            None => self.examine_in_full(index, slot, len, now),
+        }
+    }
+
+    /// The target is done with a command or a function. `code` is the response code, where there is one.
+    #[inline(always)]
+    fn responded(
+        &mut self,
+        index: usize,
+        tag: u64,
+        delta: i32,
+        code: Option<u8>,
+        answer: Answer,
+        now: Instant,
+    ) -> Result<(), ChannelError> {
+        let Some(channel) = &mut self.channels[index] else {
+            return Ok(());
+        };
+        channel.credits += i64::from(delta);
+        if tag % 7 == 3 {
+            channel.credits -= i64::from(self.mutated.is(Mutation::CreditDropped));
+            channel.credits += i64::from(self.mutated.is(Mutation::CreditInvented));
+        }
+        self.dirty = true;
+        let Some((slot, state)) = channel.unanswered(tag) else {
+            // Late answers of commands given up are harmless; their slot has a new generation.
+            tracing::warn!(tag, "response for no command in flight");
+            return Ok(());
+        };
+        let Slot::Command {
+            request: key,
+            sending,
+            answered,
+            window,
+            ..
+        } = state
+        else {
+            self.function_answered(index, slot, code, now);
+            return Ok(());
+        };
+        let Some(request) = self.requests.get_mut(*key) else {
+            return Ok(());
+        };
+        if request.stage != Stage::Sent {
+            return Err(ChannelError::Protocol("a response for a command not sent yet"));
+        }
+        *answered = true;
+        let key = *key;
+        if *window == Window::Open {
+            self.close_answered(index, slot, key, answer, now);
+        } else if *sending && !self.mutated.is(Mutation::AnswerEndsSend) {
+            request.answer = Some(answer);
+        } else {
+            let outcome = channel.conclude(slot, request, &answer);
+            ended(&mut self.queues, request.queue, answer.status, &mut self.sessions);
+            let qp = channel.qp;
+            self.act_on(outcome, qp, key, &answer, now);
+        }
+        Ok(())
+    }
+
+    /// An IU arrived that says more than that a command went well.
+    #[cold]
+    fn examine_in_full(&mut self, index: usize, slot: u16, len: u32, now: Instant) -> Result<(), ChannelError> {
+        let Some(channel) = &mut self.channels[index] else {
+            return Ok(());
+        };
+        let memory = self.fabric.receive_slot(channel.qp, slot);
+        match FromTarget::parse(&memory[..len as usize])? {
             FromTarget::Response(response) => {
-                channel.credits += i64::from(response.request_limit_delta);
-                if response.tag % 7 == 3 {
-                    channel.credits -= i64::from(self.mutated.is(Mutation::CreditDropped));
-                    channel.credits += i64::from(self.mutated.is(Mutation::CreditInvented));
-                }
-                self.dirty = true;
-                let Some(slot) = channel.slot_of_tag(response.tag) else {
-                    // Late answers of commands given up are harmless; their slot has a new generation.
-                    tracing::warn!(tag = response.tag, "response for no command in flight");
-                    return Ok(());
-                };
-                if let Slot::Task { .. } = channel.slots[usize::from(slot)] {
-                    let code = response.response_code;
-                    self.function_answered(index, slot, code, now);
-                    return Ok(());
-                }
-                let Slot::Command {
-                    request: key,
-                    sending,
-                    ref mut answered,
-                    window,
-                    ..
-                } = channel.slots[usize::from(slot)]
-                else {
-                    return Ok(());
-                };
-                let Some(request) = self.requests.get_mut(key) else {
-                    return Ok(());
-                };
-                if request.stage != Stage::Sent {
-                    return Err(ChannelError::Protocol("a response for a command not sent yet"));
-                }
-                *answered = true;
-                let answer = answer(&response);
-                if let (Purpose::Control(control), Some(sense)) = (&mut request.purpose, response.sense) {
+                let (tag, delta, code) = (response.tag, response.request_limit_delta, response.response_code);
+                if let (Some(sense), Some((_, Slot::Command { request, .. }))) =
+                    (response.sense, channel.unanswered(tag))
+                    && let Some(request) = self.requests.get_mut(*request)
+                    && let Purpose::Control(control) = &mut request.purpose
+                {
                     control.sense.extend_from_slice(sense);
                 }
-                if window == Window::Open {
-                    self.close_answered(index, slot, key, answer, now);
-                } else if sending && !self.mutated.is(Mutation::AnswerEndsSend) {
-                    request.answer = Some(answer);
-                } else {
-                    self.answered(index, slot, key, answer, now);
-                }
-                Ok(())
+                let answer = answer(&response);
+                self.responded(index, tag, delta, code, answer, now)
             }
             FromTarget::CreditRequest(request) => {
                 channel.credits += i64::from(request.delta);
@@ -225,44 +299,6 @@ impl<F: Fabric> Engine<F> {
             self.fabric
                 .post_send(channel.qp, slot, u32::try_from(len).unwrap_or(u32::MAX), None);
         }
-    }
-
-    /// Acts on what is due.
-    pub(super) fn check_time(&mut self, now: Instant) {
-        for index in 0..self.channels.len() {
-            let Some(channel) = &mut self.channels[index] else {
-                continue;
-            };
-            let session = channel.session_index;
-            if channel.is_open() && channel.is_starved(now) {
-                channel.starved = None;
-                if self.is_waiting(session) && !self.mutated.is(Mutation::StarvedForEver) {
-                    let reason = ChannelError::Protocol("no credit for as long as a command may take");
-                    self.close(index, reason, now);
-                }
-                continue;
-            }
-            if channel.leaving.is_some_and(|limit| limit <= now) {
-                self.close(index, ChannelError::Closed, now);
-            }
-            self.climb(index, now);
-        }
-        self.fence(now);
-        self.run_tasks(now);
-        self.expire(now);
-        if self.delayed.is_empty() {
-            return;
-        }
-        let mut delayed = std::mem::take(&mut self.delayed);
-        delayed.retain(|&key| match self.requests.get(key).map(|request| request.stage) {
-            Some(Stage::Delayed(at)) if at > now => true,
-            Some(Stage::Delayed(_)) => {
-                self.push_waiting(key, true);
-                false
-            }
-            _ => false,
-        });
-        self.delayed = delayed;
     }
 }
 

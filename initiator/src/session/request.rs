@@ -157,6 +157,18 @@ impl Request {
 }
 
 impl Answer {
+    /// The command did what it was asked for.
+    #[inline(always)]
+    pub(super) const fn good() -> Self {
+        Self {
+            status: outcome::GOOD,
+            sense: None,
+            underflow: 0,
+            overflow: false,
+            refused: None,
+        }
+    }
+
     /// What a completed task management function stands for: the command was not carried out to its end, and is over.
     pub(super) fn aborted() -> Self {
         Self {
@@ -180,13 +192,20 @@ pub(super) struct Requests {
 }
 
 impl Requests {
+    #[inline(always)]
     pub(super) fn insert(&mut self, request: Request) -> Key {
-        if let Some(key) = self.free.pop() {
-            self.entries[key as usize] = Some(request);
-            return key;
+        let key = self.free.pop().unwrap_or_else(|| self.grow());
+        // One that is free is empty: said so that nothing is dropped, and the request written where it stays.
+        if let Some(entry @ None) = self.entries.get_mut(key as usize) {
+            *entry = Some(request);
         }
+        key
+    }
+
+    #[cold]
+    fn grow(&mut self) -> Key {
         let key = Key::try_from(self.entries.len()).expect("fewer than 2^32 requests");
-        self.entries.push(Some(request));
+        self.entries.push(None);
         self.free.reserve(self.entries.len());
         key
     }

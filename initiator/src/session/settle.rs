@@ -4,7 +4,8 @@ use super::channel::{Channel, ChannelError};
 use super::engine::Engine;
 use super::event::{Event, Handle};
 use super::mutation::Mutation;
-use super::request::{Answer, BlockResult, ControlReply, Key, Purpose, Stage};
+use super::queue::ended;
+use super::request::{Answer, BlockResult, ControlReply, Key, Purpose, Request, RequestId, Stage};
 use super::slots::Slot;
 use super::start::Transfer;
 use crate::fabric::{Extent, Fabric, QueuePairId};
@@ -13,40 +14,71 @@ use crate::scsi::outcome::{self, Verdict};
 use crate::time::Instant;
 use crate::wire::InitiatorLogout;
 
+/// What an answer comes to.
+pub(super) enum Outcome {
+    /// The data of a read, for the caller.
+    Data { id: RequestId, extent: Extent },
+    /// The end.
+    End(BlockResult),
+    /// To be sent again.
+    Again(Verdict),
+    /// A control request's answer is for its caller to judge.
+    Reply,
+}
+
+impl Channel {
+    /// All completions of a command are in: its slot is free, and its request is not with the target any more.
+    #[inline(always)]
+    pub(super) fn conclude(&mut self, slot: u16, request: &mut Request, answer: &Answer) -> Outcome {
+        self.free_command(slot);
+        let Purpose::Block(block) = &request.purpose else {
+            return Outcome::Reply;
+        };
+        let len = request.transfer.len();
+        let transferred = match judge(answer, len) {
+            Verdict::Done { transferred } => transferred,
+            Verdict::Fail(why) => return Outcome::End(Err(why)),
+            Verdict::RetryAfterBackoff(_) if self.mutated.is(Mutation::BusyIsGood) => len,
+            verdict => return Outcome::Again(verdict),
+        };
+        match (request.transfer, request.extent) {
+            (Transfer::ToInitiator(_), Some(mut extent)) => {
+                request.stage = Stage::Returned;
+                self.extents_lent += 1;
+                if !self.mutated.is(Mutation::ShortReadInFull) {
+                    extent.len = extent.len.min(transferred);
+                }
+                Outcome::Data { id: block.id, extent }
+            }
+            // A write that was cut short has not happened as far as the block layer can tell.
+            (Transfer::ToTarget(_), _) if transferred < len => Outcome::End(Err(BlockError::Io)),
+            _ => Outcome::End(Ok(transferred)),
+        }
+    }
+}
+
 impl<F: Fabric> Engine<F> {
     /// All completions of a command are in: SEND, answer, and the closing of its window.
-    pub(super) fn answered(&mut self, index: usize, slot: u16, key: Key, answer: Answer, now: Instant) {
-        if let Some(channel) = &mut self.channels[index] {
-            channel.free_command(slot);
+    #[cold]
+    pub(super) fn answered(&mut self, index: usize, slot: u16, key: Key, answer: &Answer, now: Instant) {
+        if let (Some(channel), Some(request)) = (&mut self.channels[index], self.requests.get_mut(key)) {
+            let outcome = channel.conclude(slot, request, answer);
+            ended(&mut self.queues, request.queue, answer.status, &mut self.sessions);
+            let qp = channel.qp;
+            self.act_on(outcome, qp, key, answer, now);
         }
+    }
+
+    /// What follows from an answer.
+    #[inline(always)]
+    pub(super) fn act_on(&mut self, outcome: Outcome, qp: QueuePairId, key: Key, answer: &Answer, now: Instant) {
         self.dirty = true;
-        let Some(request) = self.requests.get(key) else { return };
-        if let Some(queue) = &mut self.queues[request.queue] {
-            match answer.status {
-                outcome::BUSY | outcome::TASK_SET_FULL => queue.depth.refused(),
-                _ => queue.depth.went_well(),
-            }
-        }
-        self.came_back(key);
-        let Some(request) = self.requests.get_mut(key) else {
-            return;
-        };
-        if matches!(request.purpose, Purpose::Control(_)) {
-            return self.reply(key, answer);
-        }
-        let transfer = request.transfer;
-        let len = match transfer {
-            Transfer::None => 0,
-            Transfer::ToInitiator(len) | Transfer::ToTarget(len) => len,
-        };
-        let verdict = judge(&answer, len);
-        match verdict {
-            Verdict::Done { transferred } => self.succeeded(key, transfer, transferred),
-            Verdict::Fail(why) => self.end(key, Err(why)),
-            Verdict::RetryAfterBackoff(_) if self.mutated.is(Mutation::BusyIsGood) => {
-                self.succeeded(key, transfer, len);
-            }
-            Verdict::RetryNow(_) | Verdict::RetryAfterBackoff(_) => self.retry(key, verdict, now),
+        let handle = Handle(key);
+        match outcome {
+            Outcome::Data { id, extent } => self.events.push_back(Event::Data { id, handle, qp, extent }),
+            Outcome::End(result) => self.end(key, result),
+            Outcome::Again(verdict) => self.retry(key, verdict, now),
+            Outcome::Reply => self.reply(key, answer),
         }
     }
 
@@ -54,42 +86,11 @@ impl<F: Fabric> Engine<F> {
     pub(super) fn answer_in(&mut self, index: usize, slot: u16, key: Key, now: Instant) {
         let request = self.requests.get_mut(key);
         if let Some(answer) = request.and_then(|request| request.answer.take()) {
-            self.answered(index, slot, key, answer, now);
+            self.answered(index, slot, key, &answer, now);
         }
     }
 
-    fn succeeded(&mut self, key: Key, transfer: Transfer, transferred: u32) {
-        let Some(request) = self.requests.get_mut(key) else {
-            return;
-        };
-        let in_full = self.mutated.is(Mutation::ShortReadInFull);
-        match (transfer, request.extent, request.channel, &request.purpose) {
-            (Transfer::ToInitiator(_), Some(extent), Some(index), Purpose::Block(block)) => {
-                request.stage = Stage::Returned;
-                let Some(channel) = &mut self.channels[index] else {
-                    return;
-                };
-                channel.extents_lent += 1;
-                let len = if in_full {
-                    extent.len
-                } else {
-                    transferred.min(extent.len)
-                };
-                let extent = Extent { len, ..extent };
-                let data = Event::Data {
-                    id: block.id,
-                    handle: Handle(key),
-                    qp: channel.qp,
-                    extent,
-                };
-                self.events.push_back(data);
-            }
-            // A write that was cut short has not happened as far as the block layer can tell.
-            (Transfer::ToTarget(len), ..) if transferred < len => self.end(key, Err(BlockError::Io)),
-            _ => self.end(key, Ok(transferred)),
-        }
-    }
-
+    #[cold]
     fn retry(&mut self, key: Key, verdict: Verdict, now: Instant) {
         let backoff = now + self.limits.backoff;
         let Some(request) = self.requests.get(key) else { return };
@@ -131,7 +132,8 @@ impl<F: Fabric> Engine<F> {
         }
     }
 
-    fn reply(&mut self, key: Key, answer: Answer) {
+    #[cold]
+    fn reply(&mut self, key: Key, answer: &Answer) {
         let Some(request) = self.requests.get_mut(key) else {
             return;
         };
@@ -168,32 +170,37 @@ impl<F: Fabric> Engine<F> {
     /// Ends a request that the target does not know of any more.
     pub(super) fn end(&mut self, key: Key, result: BlockResult) {
         let Some(request) = self.requests.get(key) else { return };
-        let event = match (&request.purpose, result) {
-            (Purpose::Block(block), result) => Event::Done { id: block.id, result },
-            (Purpose::Control(control), Err(why)) => Event::Reply {
-                id: control.request.id,
-                result: Err(why),
-            },
-            (Purpose::Control(control), Ok(_)) => Event::Reply {
-                id: control.request.id,
-                result: Ok(ControlReply {
-                    status: 0,
-                    sense: Vec::new(),
-                    data: Vec::new(),
-                }),
-            },
+        let Purpose::Block(block) = &request.purpose else {
+            return self.end_control(key, result);
         };
-        let told = request.told;
+        let id = block.id;
         self.forget(key);
         if self.mutated.is(Mutation::DoneTwice) && key % 8 == 3 {
-            self.events.push_back(event.clone());
+            self.done(id, result);
         }
+        self.done(id, result);
+    }
+
+    #[cold]
+    fn end_control(&mut self, key: Key, result: BlockResult) {
+        let Some(request) = self.requests.get(key) else { return };
+        let (Purpose::Control(control), told) = (&request.purpose, request.told) else {
+            return;
+        };
+        let id = control.request.id;
+        self.forget(key);
         if !told {
-            self.events.push_back(event);
+            let result = result.map(|_| ControlReply {
+                status: 0,
+                sense: Vec::new(),
+                data: Vec::new(),
+            });
+            self.events.push_back(Event::Reply { id, result });
         }
     }
 
     /// Gives a request's extent back and removes it.
+    #[inline(always)]
     pub(super) fn forget(&mut self, key: Key) {
         let Some(request) = self.requests.get(key) else { return };
         debug_assert!(request.stage != Stage::Sent || request.channel.is_some());
@@ -205,7 +212,7 @@ impl<F: Fabric> Engine<F> {
             self.dirty = true;
         }
         self.requests.remove(key);
-        self.drop_queue(queue);
+        self.forsake(queue);
     }
 
     /// Takes a channel out of service. What the target may still touch stays until [`Engine::settle`] sees
@@ -265,6 +272,7 @@ impl<F: Fabric> Engine<F> {
         };
         channel.slots[usize::from(slot)] = Slot::Logout;
         channel.leaving = Some(limit);
+        self.due = self.due.min(limit);
         channel.credits -= 1;
         channel.sends_posted += 1;
         let session = channel.session_index;
@@ -325,6 +333,7 @@ impl<F: Fabric> Engine<F> {
 }
 
 /// What an answer means for a transfer of `len` bytes.
+#[inline(always)]
 fn judge(answer: &Answer, len: u32) -> Verdict {
     if answer.refused.is_some() {
         return Verdict::Fail(BlockError::Io);

@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use super::channel::Channel;
+use super::due::{NEVER, sooner};
 use super::mutation::Mutation;
 use super::request::Key;
 use crate::fabric::Exposure;
@@ -68,15 +69,17 @@ impl SlotPlan {
 }
 
 /// What a send slot is doing.
+// Laid out as written, the kind in a byte of its own: it is asked for several times a command.
+#[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Slot {
     Free,
     /// A command, from being claimed until all of its completions are in: SEND, answer, and the closing of its window.
     Command {
-        request: Key,
         sending: bool,
         answered: bool,
         window: Window,
+        request: Key,
         /// Its place among what was posted on the channel; 0 while it is not.
         place: u64,
         deadline: Instant,
@@ -133,7 +136,8 @@ impl Channel {
     }
 
     /// Takes a slot and a credit for a command. Only after [`Channel::can_start`].
-    pub(super) fn claim(&mut self, request: Key, deadline: Instant) -> Option<u16> {
+    #[inline(always)]
+    pub(super) fn claim(&mut self, request: Key) -> Option<u16> {
         let slot = self.free_commands.pop()?;
         self.credits -= 1;
         self.starved = None;
@@ -147,9 +151,29 @@ impl Channel {
             answered: false,
             window: Window::Closed,
             place: 0,
-            deadline,
+            // Nothing is overdue before it is sent.
+            deadline: NEVER,
         };
         Some(slot)
+    }
+
+    /// The command in a claimed slot goes to the target.
+    #[inline(always)]
+    pub(super) fn posted(&mut self, slot: u16, opened: Window, until: Instant) {
+        self.posted += 1;
+        self.sends_posted += 1;
+        self.unsent -= 1;
+        self.watch(until);
+        if let Slot::Command {
+            sending,
+            window,
+            place,
+            deadline,
+            ..
+        } = &mut self.slots[usize::from(slot)]
+        {
+            (*sending, *window, *place, *deadline) = (true, opened, self.posted, until);
+        }
     }
 
     /// Gives back a claimed slot whose command was never posted.
@@ -188,16 +212,27 @@ impl Channel {
     }
 
     /// The slot of an unanswered command or function with this tag.
-    pub(super) fn slot_of_tag(&self, tag: u64) -> Option<u16> {
-        let slot = (tag & 0xffff) as u16;
-        let live = matches!(
-            self.slots.get(usize::from(slot))?,
-            Slot::Command { answered: false, .. } | Slot::Task { answered: false, .. }
-        );
-        let fresh = self.tag(slot) == tag || self.mutated.is(Mutation::StaleTagAccepted);
-        (live && fresh).then_some(slot)
+    pub(super) fn slot_of_tag(&mut self, tag: u64) -> Option<u16> {
+        Some(self.unanswered(tag)?.0)
     }
 
+    /// The same, and what the slot is doing.
+    #[inline(always)]
+    pub(super) fn unanswered(&mut self, tag: u64) -> Option<(u16, &mut Slot)> {
+        let slot = (tag & 0xffff) as u16;
+        let fresh = u64::from(*self.generation.get(usize::from(slot))?) == tag >> 16;
+        if !fresh && !self.mutated.is(Mutation::StaleTagAccepted) {
+            return None;
+        }
+        let state = self.slots.get_mut(usize::from(slot))?;
+        let live = matches!(
+            state,
+            Slot::Command { answered: false, .. } | Slot::Task { answered: false, .. }
+        );
+        live.then_some((slot, state))
+    }
+
+    #[inline(always)]
     pub(super) fn free_command(&mut self, slot: u16) {
         self.slots[usize::from(slot)] = Slot::Free;
         self.free_commands.push(slot);
@@ -244,7 +279,7 @@ impl Channel {
 
     /// Notes when a posted command is overdue.
     pub(super) fn watch(&mut self, deadline: Instant) {
-        self.next_check = Some(self.next_check.map_or(deadline, |at| at.min(deadline)));
+        self.next_check = sooner(self.next_check, Some(deadline));
     }
 
     /// The unanswered command that is overdue for longest, and its deadline; sets the time of the next look.

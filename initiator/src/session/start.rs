@@ -1,14 +1,16 @@
 //! From a queue to the target: claiming what a command needs, filling its buffer, building and posting it.
 
-use super::engine::Engine;
+use super::channel::Channel;
+use super::engine::{Engine, Limits};
 use super::event::{Event, Handle};
 use super::mutation::Mutation;
 use super::queue::Started;
-use super::request::{BlockOperation, Key, Purpose, Stage};
-use super::slots::{Slot, Window};
+use super::request::{BlockOperation, Key, Purpose, Request, Stage};
+use super::slots::Window;
 use crate::fabric::{Exposure, Extent, Fabric, RemoteAccess};
 use crate::scsi::{BlockError, Cdb, Lun};
 use crate::time::Instant;
+use crate::wire::WireError;
 use crate::wire::command::{Command, Data, TaskAttribute};
 
 /// Where a command's data goes, and how much of it there is.
@@ -19,122 +21,167 @@ pub(super) enum Transfer {
     ToTarget(u32),
 }
 
+impl Transfer {
+    /// Bytes.
+    #[inline]
+    pub(super) fn len(self) -> u32 {
+        match self {
+            Self::None => 0,
+            Self::ToInitiator(len) | Self::ToTarget(len) => len,
+        }
+    }
+}
+
 impl<F: Fabric> Engine<F> {
     /// Takes the request in front of its queue to a channel.
     pub(super) fn start(&mut self, key: Key, index: usize, now: Instant) -> Started {
-        let Some(request) = self.requests.get(key) else {
+        let (Some(request), Some(channel)) = (self.requests.get_mut(key), &mut self.channels[index]) else {
             return Started::Wait;
         };
-        let (queue, held) = (request.queue, request.extent.is_some());
-        let transfer = request.transfer;
-        let command_limit = now + self.limits.command;
-        let Some(channel) = &mut self.channels[index] else {
-            return Started::Wait;
-        };
-        let len = match transfer {
-            Transfer::None => 0,
-            Transfer::ToInitiator(len) | Transfer::ToTarget(len) => len,
-        };
+        let (queue, transfer) = (request.queue, request.transfer);
+        let len = transfer.len();
         if len > channel.max_transfer {
             return self.refuse(queue, key, BlockError::Invalid);
         }
         // Before the buffer: for want of that alone another request may be let go first.
         if !channel.can_start() {
-            channel.starve(command_limit);
+            channel.starve(now + self.limits.command);
+            self.due = channel.starved.map_or(self.due, |limit| limit.min(self.due));
             return Started::Wait;
         }
-        let mut extent = None;
-        if !held && transfer != Transfer::None {
-            extent = match transfer {
-                Transfer::ToTarget(_) => channel.write_space.allocate(len),
-                _ => channel.read_space.allocate(len),
-            };
-            if extent.is_none() {
+        if let (None, Some(space)) = (request.extent, channel.space(transfer)) {
+            let Some(extent) = space.allocate(len) else {
                 return Started::NoBuffer;
-            }
+            };
+            request.extent = Some(extent);
         }
-        // Nothing is overdue before it is sent.
-        let Some(slot) = channel.claim(key, Instant::from_nanos(u64::MAX)) else {
+        let Some(slot) = channel.claim(key) else {
             debug_assert!(false, "a channel that can start has a slot");
-            return Started::Wait;
-        };
-        self.pop_waiting(queue);
-        if let Some(queue) = &mut self.queues[queue] {
-            queue.depth.out += 1;
-        }
-        let Some(request) = self.requests.get_mut(key) else {
             return Started::Wait;
         };
         request.channel = Some(index);
         request.slot = slot;
-        request.extent = request.extent.or(extent);
+        let next = request.next.take();
+        let mut queue = self.queues[queue].as_mut();
+        if let Some(queue) = &mut queue {
+            queue.advance(next);
+            queue.depth.out += 1;
+        }
         if let (Transfer::ToTarget(_), Some(extent), false) = (transfer, request.extent, request.filled) {
             request.stage = Stage::Filling;
-            if let (Purpose::Block(block), Some(channel)) = (&request.purpose, &mut self.channels[index]) {
+            if let Purpose::Block(block) = &request.purpose {
                 channel.extents_lent += 1;
-                let supply = Event::Supply {
+                self.events.push_back(Event::Supply {
                     id: block.id,
                     handle: Handle(key),
                     qp: channel.qp,
                     extent,
-                };
-                self.events.push_back(supply);
+                });
             }
-        } else {
-            self.send(key, now);
+            return Started::Yes;
+        }
+        let command = Outgoing {
+            request,
+            channel,
+            lun: queue.map(|queue| queue.lun),
+        };
+        match command.post(&mut self.fabric, &self.limits, now) {
+            Ok(deadline) => self.due = self.due.min(deadline),
+            Err(error) => self.unsendable(key, index, slot, &error),
         }
         Started::Yes
     }
 
+    #[cold]
     fn refuse(&mut self, queue: usize, key: Key, why: BlockError) -> Started {
         self.pop_waiting(queue);
         self.end(key, Err(why));
         Started::Refused
     }
 
+    #[inline(always)]
     pub(super) fn give_back(&mut self, channel: usize, transfer: Transfer, extent: Extent) {
-        let Some(channel) = &mut self.channels[channel] else {
-            return;
-        };
-        match transfer {
-            Transfer::None => {}
-            Transfer::ToInitiator(_) => channel.read_space.release(extent),
-            Transfer::ToTarget(_) => channel.write_space.release(extent),
+        if let Some(channel) = &mut self.channels[channel]
+            && let Some(space) = channel.space(transfer)
+        {
+            space.release(extent);
         }
     }
 
-    /// Builds the command in its claimed slot and posts it.
+    /// Sends a command whose slot is claimed and whose data is in place.
     pub(super) fn send(&mut self, key: Key, now: Instant) {
-        let command_limit = now + self.limits.command;
-        let Some(request) = self.requests.get(key) else { return };
-        let transfer = request.transfer;
+        let Some(request) = self.requests.get_mut(key) else {
+            return;
+        };
         let (Some(index), slot) = (request.channel, request.slot) else {
             return;
         };
         let Some(channel) = &mut self.channels[index] else {
             return;
         };
-        let (lun, cdb) = match (&request.purpose, &self.queues[request.queue]) {
-            (Purpose::Control(control), _) => (control.request.lun, control.request.cdb),
-            (Purpose::Block(block), Some(queue)) => (queue.lun, block_cdb(block.operation, block.lba, block.blocks)),
-            (Purpose::Block(_), None) => (Lun::default(), Cdb::test_unit_ready()),
+        let lun = self.queues[request.queue].as_ref().map(|queue| queue.lun);
+        let command = Outgoing { request, channel, lun };
+        match command.post(&mut self.fabric, &self.limits, now) {
+            Ok(deadline) => self.due = self.due.min(deadline),
+            Err(error) => self.unsendable(key, index, slot, &error),
+        }
+    }
+
+    /// A target whose IU length does not hold one direct descriptor (64 bytes at least) cannot be used.
+    #[cold]
+    fn unsendable(&mut self, key: Key, index: usize, slot: u16, error: &WireError) {
+        tracing::error!(%error, "a command does not fit the target's IU length");
+        if let Some(channel) = &mut self.channels[index] {
+            channel.unclaim(slot);
+        }
+        self.came_back(key);
+        self.end(key, Err(BlockError::Io));
+    }
+}
+
+/// A command on its way out.
+struct Outgoing<'a> {
+    request: &'a mut Request,
+    channel: &'a mut Channel,
+    /// Where a block request goes.
+    lun: Option<Lun>,
+}
+
+impl Outgoing<'_> {
+    /// Builds the command in its claimed slot and posts it; returns when it is overdue.
+    #[inline(always)]
+    fn post<F: Fabric>(self, fabric: &mut F, limits: &Limits, now: Instant) -> Result<Instant, WireError> {
+        let Self { request, channel, lun } = self;
+        let (qp, slot) = (channel.qp, request.slot);
+        let (lun, cdb, deadline) = match (&request.purpose, lun) {
+            (Purpose::Control(control), _) => (control.request.lun, control.request.cdb, request.deadline),
+            (Purpose::Block(block), Some(lun)) => (lun, block_cdb(block.operation, block.lba, block.blocks), None),
+            (Purpose::Block(_), None) => (Lun::default(), Cdb::test_unit_ready(), None),
         };
-        let unchecked = self.mutated.is(Mutation::ImmediateUnchecked);
-        let mut window = None;
-        let mut describe = |extent, access| match channel.exposure {
-            Exposure::Pool => self.fabric.describe(channel.qp, extent),
-            Exposure::Window => {
-                window = Some((extent, access));
-                self.fabric.describe_window(channel.qp, slot, extent)
+        let deadline = deadline.unwrap_or_else(|| now + limits.command);
+        let windows = channel.exposure == Exposure::Window;
+        let unchecked = channel.mutated.is(Mutation::ImmediateUnchecked);
+        let (mut payload, mut window) = (None, None);
+        let data = match (request.transfer, request.extent) {
+            (Transfer::None, _) | (_, None) => Data::None,
+            (Transfer::ToTarget(len), extent) if len <= channel.immediate_data || unchecked && len <= 8192 => {
+                payload = extent;
+                Data::WriteImmediate { len }
             }
-        };
-        let (data, payload) = match (transfer, request.extent) {
-            (Transfer::ToTarget(len), Some(extent)) if len <= channel.immediate_data || unchecked && len <= 8192 => {
-                (Data::WriteImmediate { len }, Some(extent))
+            (transfer, Some(extent)) => {
+                let write = matches!(transfer, Transfer::ToTarget(_));
+                let descriptor = if windows {
+                    window = Some((extent, if write { RemoteAccess::Read } else { RemoteAccess::Write }));
+                    fabric.describe_window(qp, slot, extent)
+                } else {
+                    fabric.describe(qp, extent)
+                };
+                if write {
+                    Data::Write(descriptor)
+                } else {
+                    Data::Read(descriptor)
+                }
             }
-            (Transfer::ToTarget(_), Some(extent)) => (Data::Write(describe(extent, RemoteAccess::Read)), None),
-            (Transfer::ToInitiator(_), Some(extent)) => (Data::Read(describe(extent, RemoteAccess::Write)), None),
-            _ => (Data::None, None),
         };
         let command = Command {
             tag: channel.tag(slot),
@@ -143,51 +190,27 @@ impl<F: Fabric> Engine<F> {
             cdb,
             data,
         };
-        let buffer = self.fabric.send_slot(channel.qp, slot);
+        let buffer = fabric.send_slot(qp, slot);
         let limit = buffer.len().min(channel.max_it_iu_len as usize);
-        let len = match command.emit(&mut buffer[..limit]) {
-            Ok(len) => len,
-            Err(error) => {
-                // A target whose IU length does not hold one direct descriptor (64 bytes at least) cannot be used.
-                tracing::error!(%error, "a command does not fit the target's IU length");
-                channel.unclaim(slot);
-                self.came_back(key);
-                return self.end(key, Err(BlockError::Io));
-            }
+        let len = command.emit(&mut buffer[..limit])?;
+        request.stage = Stage::Sent;
+        request.attempts = request.attempts.saturating_add(1);
+        request.deadline.get_or_insert_with(|| now + limits.busy);
+        request.answer = None;
+        let opened = match window {
+            Some(_) if !channel.mutated.is(Mutation::WindowLeftOpen) => Window::Open,
+            _ => Window::Closed,
         };
-        let deadline = match &request.purpose {
-            Purpose::Block(_) => command_limit,
-            Purpose::Control(_) => request.deadline.unwrap_or(command_limit),
-        };
-        channel.slots[usize::from(slot)] = Slot::Command {
-            request: key,
-            sending: true,
-            answered: false,
-            window: match window {
-                Some(_) if !self.mutated.is(Mutation::WindowLeftOpen) => Window::Open,
-                _ => Window::Closed,
-            },
-            place: channel.posted + 1,
-            deadline,
-        };
-        channel.watch(deadline);
-        channel.posted += 1;
-        channel.sends_posted += 1;
-        channel.unsent -= 1;
-        let (qp, len) = (channel.qp, u32::try_from(len).unwrap_or(u32::MAX));
+        channel.posted(slot, opened, deadline);
         if let Some((extent, access)) = window {
-            self.open_window(index, slot, extent, access);
+            channel.open_window(fabric, slot, extent, access);
         }
-        self.fabric.post_send(qp, slot, len, payload);
-        if let Some(request) = self.requests.get_mut(key) {
-            request.stage = Stage::Sent;
-            request.attempts = request.attempts.saturating_add(1);
-            request.deadline.get_or_insert(now + self.limits.busy);
-            request.answer = None;
-        }
+        fabric.post_send(qp, slot, u32::try_from(len).unwrap_or(u32::MAX), payload);
+        Ok(deadline)
     }
 }
 
+#[inline]
 fn block_cdb(operation: BlockOperation, lba: u64, blocks: u32) -> Cdb {
     match operation {
         BlockOperation::Read => Cdb::read(lba, blocks, false),

@@ -298,7 +298,7 @@ impl<F: Fabric> Engine<F> {
         if window == Window::Open {
             self.close_answered(index, slot, request, Answer::aborted(), now);
         } else if !sending {
-            self.answered(index, slot, request, Answer::aborted(), now);
+            self.answered(index, slot, request, &Answer::aborted(), now);
         } else if let Some(request) = self.requests.get_mut(request) {
             request.answer = Some(Answer::aborted());
         }

@@ -176,6 +176,7 @@ const _: () = assert!(size_of::<RawIndirect>() == INDIRECT_HEADER);
 impl<'a> Command<'a> {
     /// Bytes [`Command::emit`] writes: the whole IU, or for immediate data all of it before the data.
     #[must_use]
+    #[inline(always)]
     pub const fn emitted_len(&self) -> usize {
         match self.data {
             Data::None => FIXED,
@@ -192,7 +193,7 @@ impl<'a> Command<'a> {
     /// For [`Data::WriteImmediate`] that is [`IMMEDIATE_DATA_OFFSET`] and the data must be sent right behind.
     ///
     /// # Errors
-    /// When `buf` is too short, or more than 255 descriptors are inline.
+    #[inline(always)]
     pub fn emit(&self, buf: &mut [u8]) -> Result<usize, WireError> {
         let (formats, data_out_count, data_in_count) = match self.data {
             Data::None => (NO_DATA, 0, 0),

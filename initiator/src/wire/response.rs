@@ -65,6 +65,17 @@ impl<'a> Response<'a> {
     /// Bytes without response data and sense data.
     pub const FIXED_LEN: usize = 36;
 
+    /// Reads a received response that says no more than that its command went well: status GOOD, no residual, no
+    /// response or sense data. Returns its tag and the change of the request limit; nothing when it says more, or is
+    /// no response.
+    #[inline]
+    #[must_use]
+    pub fn parse_plain(iu: &[u8]) -> Option<(u64, i32)> {
+        let (raw, _) = RawResponse::ref_from_prefix(iu).ok()?;
+        let plain = raw.opcode == opcode::RESPONSE && raw.flags == 0 && raw.status == 0;
+        plain.then(|| (raw.tag.get(), raw.request_limit_delta.get()))
+    }
+
     /// Reads a received response; `iu` is exactly what was received.
     ///
     /// # Errors

@@ -41,6 +41,7 @@ impl BareFabric {
 }
 
 impl Fabric for BareFabric {
+    #[inline(never)]
     fn poll(&mut self, out: &mut Vec<Completion>) {
         while out.capacity() > out.len()
             && let Some(slot) = self.closed.pop_front()
@@ -73,32 +74,41 @@ impl Fabric for BareFabric {
         }
     }
 
+    #[inline(never)]
     fn send_slot(&mut self, _qp: QueuePairId, slot: u16) -> &mut [u8] {
         &mut self.sends[usize::from(slot)]
     }
 
+    #[inline(never)]
     fn receive_slot(&self, _qp: QueuePairId, slot: u16) -> &[u8] {
         &self.receives[usize::from(slot)]
     }
 
+    #[inline(never)]
     fn post_send(&mut self, _qp: QueuePairId, slot: u16, _len: u32, _payload: Option<Extent>) {
         self.sent.push_back(slot);
     }
 
+    #[inline(never)]
     fn post_receive(&mut self, _qp: QueuePairId, slot: u16) {
         self.posted.push_back(slot);
     }
 
+    #[inline(never)]
     fn post_bind(&mut self, _qp: QueuePairId, _slot: u16, _extent: Extent, _access: RemoteAccess) {}
 
+    #[inline(never)]
     fn post_invalidate(&mut self, _qp: QueuePairId, slot: u16) {
         self.closed.push_back(slot);
     }
 
+    #[inline(never)]
     fn flush(&mut self) {}
 
+    #[inline(never)]
     fn fail(&mut self, _qp: QueuePairId) {}
 
+    #[inline(never)]
     fn describe(&self, _qp: QueuePairId, extent: Extent) -> MemoryDescriptor {
         MemoryDescriptor {
             address: u64::from(extent.offset),
@@ -107,12 +117,15 @@ impl Fabric for BareFabric {
         }
     }
 
+    #[inline(never)]
     fn describe_window(&self, qp: QueuePairId, _slot: u16, extent: Extent) -> MemoryDescriptor {
         self.describe(qp, extent)
     }
 
+    #[inline(never)]
     fn copy_out(&self, _qp: QueuePairId, _extent: Extent, _into: &mut [u8]) {}
 
+    #[inline(never)]
     fn copy_in(&mut self, _qp: QueuePairId, _extent: Extent, _from: &[u8]) {}
 }
 

@@ -1,0 +1,131 @@
+//! What is due, and when to look next.
+//!
+//! Engines are driven far more often than anything is due: a pass costs next to nothing until then.
+
+use super::channel::{Channel, ChannelError};
+use super::engine::Engine;
+use super::mutation::Mutation;
+use super::request::Stage;
+use crate::fabric::Fabric;
+use crate::time::Instant;
+
+impl Channel {
+    /// When something of it is due at the latest.
+    #[inline]
+    fn deadline(&self) -> Option<Instant> {
+        if self.ladder.is_none() && self.starved.is_none() && self.leaving.is_none() {
+            return self.next_check;
+        }
+        let check = self.ladder.map_or(self.next_check, |ladder| Some(ladder.limit));
+        let starved = self.starved.filter(|_| self.credits <= 1);
+        sooner(sooner(check, starved), self.leaving)
+    }
+
+    /// Before when nothing can be done about what is overdue, or may be. With a ladder there may be at any time.
+    fn due(&self) -> Option<Instant> {
+        let ladder = self.ladder.map(|_| Instant::default());
+        sooner(sooner(self.next_check, self.starved), sooner(self.leaving, ladder))
+    }
+}
+
+impl<F: Fabric> Engine<F> {
+    /// Acts on what is due.
+    pub(super) fn check_time(&mut self, now: Instant) {
+        if self.due <= now || self.is_pending() {
+            self.act_on_time(now);
+        }
+    }
+
+    #[cold]
+    fn act_on_time(&mut self, now: Instant) {
+        for index in 0..self.channels.len() {
+            let Some(channel) = &mut self.channels[index] else {
+                continue;
+            };
+            let session = channel.session_index;
+            if channel.is_open() && channel.is_starved(now) {
+                channel.starved = None;
+                if self.is_waiting(session) && !self.mutated.is(Mutation::StarvedForEver) {
+                    let reason = ChannelError::Protocol("no credit for as long as a command may take");
+                    self.close(index, reason, now);
+                }
+                continue;
+            }
+            if channel.leaving.is_some_and(|limit| limit <= now) {
+                self.close(index, ChannelError::Closed, now);
+            }
+            self.climb(index, now);
+        }
+        self.fence(now);
+        self.run_tasks(now);
+        self.expire(now);
+        self.end_delays(now);
+        let channels = self.channels.iter().flatten().filter(|channel| channel.is_open());
+        let due = channels.filter_map(Channel::due).chain(self.next_expiry).min();
+        self.due = due.unwrap_or(NEVER);
+    }
+
+    fn end_delays(&mut self, now: Instant) {
+        if self.delayed.is_empty() {
+            return;
+        }
+        let mut delayed = std::mem::take(&mut self.delayed);
+        delayed.retain(|&key| match self.requests.get(key).map(|request| request.stage) {
+            Some(Stage::Delayed(at)) if at > now => true,
+            Some(Stage::Delayed(_)) => {
+                self.push_waiting(key, true);
+                false
+            }
+            _ => false,
+        });
+        self.delayed = delayed;
+    }
+
+    /// When [`Engine::pump`] has to be called again at the latest.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        let mut at = self.next_expiry.filter(|_| self.requests.len() > 0);
+        for channel in self.channels.iter().flatten() {
+            if channel.is_open()
+                && let Some(limit) = channel.deadline()
+                && at.is_none_or(|at| limit < at)
+            {
+                at = Some(limit);
+            }
+        }
+        if self.is_pending() {
+            self.pending_deadline(at)
+        } else {
+            at
+        }
+    }
+
+    /// Whether anything is to be tried in each pass.
+    #[inline]
+    fn is_pending(&self) -> bool {
+        !(self.delayed.is_empty() && self.fences.is_empty() && self.tasks.is_empty())
+    }
+
+    #[cold]
+    fn pending_deadline(&self, mut at: Option<Instant>) -> Option<Instant> {
+        for &key in &self.delayed {
+            if let Some(Stage::Delayed(until)) = self.requests.get(key).map(|request| request.stage) {
+                at = sooner(at, Some(until));
+            }
+        }
+        let fences = self.fences.iter().map(|fence| fence.limit);
+        let tasks = self.tasks.iter().map(|task| task.limit);
+        fences.chain(tasks).fold(at, |at, limit| sooner(at, Some(limit)))
+    }
+}
+
+/// Behind everything.
+pub(super) const NEVER: Instant = Instant::from_nanos(u64::MAX);
+
+/// The earlier of two moments, as far as there are any.
+pub(super) fn sooner(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
