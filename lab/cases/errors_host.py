@@ -3,9 +3,10 @@
 import contextlib
 import os
 import pathlib
+import tempfile
 
 from . import daemon, target
-from .command import attempt, equal, run
+from .command import attempt, check, equal, run
 from .message import check_told
 from .registry import case
 
@@ -55,6 +56,11 @@ def no_umad(bench):
         check_told(daemon.cli("discover"), HOST, "ib_umad", "modprobe")
         for words in (("-d", "umad0"), ("-d", "/dev/infiniband/umad0", "-i", "rxe0")):
             check_told(daemon.cli("discover", *words), HOST, "no umad device", "modprobe ib_umad")
+        with tempfile.TemporaryDirectory() as folder:
+            program = os.path.join(folder, "ibsrpdm")
+            os.symlink(run("sh", "-c", "command -v ublk-srp").out.strip(), program)
+            told = attempt(program, "-c", "-d", "umad0")
+            check(told.code == 1 and not told.out and "no umad device" in told.err and "modprobe ib_umad" in told.err, told.told())
 
 
 @case()
