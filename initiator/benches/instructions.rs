@@ -1,7 +1,9 @@
-//! Instructions per 4 KiB command through the engine, submission to completion, over a fabric that does nothing.
+//! Instructions per 4 KiB command through the engine, submission to completion, over a fabric that does nothing, and of
+//! a pass with nothing to do.
 //!
 //! `cargo bench -p srp-initiator --bench instructions`. Counted by callgrind (valgrind), as time is noisy; without
-//! it nanoseconds are printed, which say little.
+//! it nanoseconds are printed, which say little. What the fabric costs all the same is counted apart, and not the
+//! engine's; the loop that drives the engine is in its figure.
 
 #[path = "../tests/bare/mod.rs"]
 mod bare;
@@ -13,6 +15,8 @@ use std::time::Instant;
 use bare::Load;
 use srp_initiator::fabric::Exposure;
 
+/// The functions of the fabric, for callgrind.
+const FABRIC: &str = "--toggle-collect=*BareFabric*";
 const CASE: &str = "SRP_BENCH_CASE";
 /// Commands of the two runs that are compared: what is common to both is not the command's.
 const FEW: u64 = 2_000;
@@ -21,6 +25,7 @@ const MANY: u64 = 22_000;
 #[derive(Clone, Copy)]
 struct Case {
     disks: u32,
+    /// Commands at once; 0 for passes without a command.
     depth: u64,
     write: bool,
     window: bool,
@@ -36,19 +41,28 @@ impl Case {
 }
 
 fn run(case: Case, commands: u64) {
-    assert_eq!(
-        black_box(Load::new(case.disks, case.exposure()).run(commands, case.depth, case.write)),
-        commands
-    );
+    let mut load = Load::new(case.disks, case.exposure());
+    if case.depth == 0 {
+        assert!(black_box(load.idle(commands)) <= 1, "something to do");
+        return;
+    }
+    assert_eq!(black_box(load.run(commands, case.depth, case.write)), commands);
 }
 
-/// Instructions of a process that runs so many commands; nothing without valgrind.
-fn instructions(case: Case, commands: u64) -> Option<u64> {
+/// Instructions per command, of everything or as `arguments` choose; nothing without valgrind.
+fn instructions(case: Case, arguments: &[&str]) -> Option<u64> {
+    let (few, many) = (counted(case, FEW, arguments)?, counted(case, MANY, arguments)?);
+    Some((many - few) / (MANY - FEW))
+}
+
+/// Instructions of a process that runs so many commands.
+fn counted(case: Case, commands: u64, arguments: &[&str]) -> Option<u64> {
     let program = std::env::current_exe().ok()?;
     let (write, window) = (u8::from(case.write), u8::from(case.window));
     let text = format!("{} {} {write} {window} {commands}", case.disks, case.depth);
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .args(arguments)
         .arg(program)
         .env(CASE, text)
         .output()
@@ -76,28 +90,31 @@ fn main() {
         return child(&text);
     }
     println!(
-        "{:>6} {:>6} {:>6} {:>6} {:>14} {:>8}",
-        "disks", "depth", "", "", "instructions", "ns"
+        "{:>6} {:>6} {:>6} {:>6} {:>8} {:>8} {:>8}",
+        "disks", "depth", "", "", "engine", "fabric", "ns"
     );
     for (disks, window) in [(1, false), (1024, false), (1, true)] {
-        for depth in [1, 32] {
-            for write in [false, true] {
-                let case = Case {
-                    disks,
-                    depth,
-                    write,
-                    window,
-                };
-                let counted = instructions(case, MANY).zip(instructions(case, FEW));
-                let per_command = counted.map(|(many, few)| (many - few) / (MANY - FEW));
-                let start = Instant::now();
-                run(case, 10 * MANY);
-                let nanoseconds = start.elapsed().as_nanos() / u128::from(10 * MANY);
-                let what = if write { "write" } else { "read" };
-                let counted = per_command.map_or("no valgrind".to_owned(), |count| count.to_string());
-                let exposure = if window { "window" } else { "pool" };
-                println!("{disks:>6} {depth:>6} {what:>6} {exposure:>6} {counted:>14} {nanoseconds:>8}");
-            }
+        for (depth, write) in [(0, false), (1, false), (1, true), (32, false), (32, true)] {
+            let case = Case {
+                disks,
+                depth,
+                write,
+                window,
+            };
+            let fabric = instructions(case, &[FABRIC]);
+            let engine = instructions(case, &[]).zip(fabric).map(|(all, fabric)| all - fabric);
+            let start = Instant::now();
+            run(case, 10 * MANY);
+            let nanoseconds = start.elapsed().as_nanos() / u128::from(10 * MANY);
+            let what = match (depth, write) {
+                (0, _) => "pass",
+                (_, true) => "write",
+                (_, false) => "read",
+            };
+            let text = |count: Option<u64>| count.map_or("?".to_owned(), |count| count.to_string());
+            let (engine, fabric) = (text(engine), text(fabric));
+            let exposure = if window { "window" } else { "pool" };
+            println!("{disks:>6} {depth:>6} {what:>6} {exposure:>6} {engine:>8} {fabric:>8} {nanoseconds:>8}");
         }
     }
 }

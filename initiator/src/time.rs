@@ -20,6 +20,11 @@ impl Instant {
         self.0
     }
 
+    /// The moment so many nanoseconds later.
+    pub(crate) const fn after(self, nanoseconds: u64) -> Self {
+        Self(self.0.saturating_add(nanoseconds))
+    }
+
     /// How long after `earlier` this is; zero when it is not after it.
     #[must_use]
     pub const fn saturating_since(self, earlier: Self) -> Duration {
@@ -31,7 +36,11 @@ impl Add<Duration> for Instant {
     type Output = Self;
 
     fn add(self, duration: Duration) -> Self {
-        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        Self(self.0.saturating_add(nanos))
+        self.after(nanoseconds(duration))
     }
+}
+
+/// A length of time in nanoseconds; the longest there is when it is longer.
+pub(crate) fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -22,7 +22,8 @@ pub(super) struct ArenaSpace {
     free: Vec<Vec<u64>>,
     /// How many blocks are free, per order.
     count: Vec<u32>,
-    in_use: u32,
+    /// Bytes of the whole.
+    len: u32,
 }
 
 impl ArenaSpace {
@@ -41,7 +42,7 @@ impl ArenaSpace {
             kept: vec![Vec::with_capacity(KEPT); top + 1],
             free,
             count: vec![0; top + 1],
-            in_use: 0,
+            len: blocks * (UNIT << top),
         };
         for block in 0..blocks {
             space.set(top, block);
@@ -51,7 +52,15 @@ impl ArenaSpace {
 
     /// Bytes handed out, in whole blocks.
     pub(super) fn in_use(&self) -> u32 {
-        self.in_use
+        let kept = self
+            .kept
+            .iter()
+            .map(|kept| u32::try_from(kept.len()).unwrap_or(u32::MAX));
+        let free = kept.zip(&self.count).map(|(kept, marked)| kept + marked);
+        let bytes = (0..)
+            .zip(free)
+            .map(|(order, blocks): (u32, u32)| blocks * (UNIT << order));
+        self.len - bytes.sum::<u32>()
     }
 
     /// Takes room for `len` bytes, or nothing when no block is large enough.
@@ -62,7 +71,6 @@ impl ArenaSpace {
             Some(offset) => offset,
             None => self.cut(wanted)? * (UNIT << wanted),
         };
-        self.in_use += UNIT << wanted;
         Some(Extent {
             region: self.region,
             offset,
@@ -75,7 +83,6 @@ impl ArenaSpace {
     pub(super) fn release(&mut self, extent: Extent) {
         debug_assert_eq!(extent.region, self.region, "extent of another arena");
         let order = order_of(extent.len);
-        self.in_use -= UNIT << order;
         let kept = &mut self.kept[order];
         debug_assert!(!kept.contains(&extent.offset), "extent released twice");
         if kept.len() < KEPT {

@@ -21,7 +21,7 @@ use super::request::{
 use super::start::Transfer;
 use crate::fabric::{Completion, Fabric, QueuePairId};
 use crate::scsi::{BlockError, Lun};
-use crate::time::Instant;
+use crate::time::{Instant, nanoseconds};
 
 /// How many completions are taken from the fabric at a time.
 const BATCH: usize = 256;
@@ -48,6 +48,13 @@ impl Default for Limits {
             backoff: Duration::from_millis(100),
         }
     }
+}
+
+/// The limits that count for every command, in nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Spans {
+    pub(super) command: u64,
+    pub(super) busy: u64,
 }
 
 /// A disk as the engine has to know it.
@@ -87,6 +94,7 @@ pub(super) struct SessionState {
 pub struct Engine<F> {
     pub(super) fabric: F,
     pub(super) limits: Limits,
+    pub(super) spans: Spans,
     pub(super) requests: Requests,
     pub(super) channels: Vec<Option<Channel>>,
     pub(super) by_qp: KeyMap<QueuePairId, usize>,
@@ -114,6 +122,10 @@ impl<F: Fabric> Engine<F> {
         Self {
             fabric,
             limits,
+            spans: Spans {
+                command: nanoseconds(limits.command),
+                busy: nanoseconds(limits.busy),
+            },
             requests: Requests::default(),
             channels: Vec::new(),
             by_qp: KeyMap::default(),
@@ -384,14 +396,9 @@ impl<F: Fabric> Engine<F> {
             self.fabric.poll(&mut self.completions);
             let full = self.completions.len() == self.completions.capacity();
             progress |= !self.completions.is_empty();
-            // Those in a row are mostly of one channel. None comes while they are gone through.
-            let mut last = (None, None);
             for at in 0..self.completions.len() {
                 let completion = self.completions[at];
-                if last.0 != Some(completion.qp) {
-                    last = (Some(completion.qp), self.channel_of(completion.qp));
-                }
-                if let Some(index) = last.1 {
+                if let Some(index) = self.by_qp.again(completion.qp) {
                     self.completed(index, completion, now);
                 }
             }
@@ -407,11 +414,6 @@ impl<F: Fabric> Engine<F> {
         }
         self.fabric.flush();
         progress
-    }
-
-    #[cold]
-    fn channel_of(&self, qp: QueuePairId) -> Option<usize> {
-        self.by_qp.get(&qp).copied()
     }
 
     /// The next thing to say.

@@ -38,6 +38,8 @@ pub(super) struct KeyMap<K, V> {
     /// How far the upper bits of a hash, which are the mixed ones, are from a place.
     shift: u32,
     len: usize,
+    /// What was looked up last by [`KeyMap::again`].
+    last: Option<(K, V)>,
 }
 
 impl<K, V> Default for KeyMap<K, V> {
@@ -46,6 +48,7 @@ impl<K, V> Default for KeyMap<K, V> {
             places: Vec::new(),
             shift: 0,
             len: 0,
+            last: None,
         }
     }
 }
@@ -58,6 +61,22 @@ impl<K: Name, V: Copy> KeyMap<K, V> {
             Some(Some((other, value))) if other == key => Some(value),
             _ => self.search(key),
         }
+    }
+
+    /// As [`KeyMap::get`], for one that is mostly the same as the last.
+    #[inline]
+    pub(super) fn again(&mut self, key: K) -> Option<V> {
+        match self.last {
+            Some((last, value)) if last == key => Some(value),
+            _ => self.another(key),
+        }
+    }
+
+    #[cold]
+    fn another(&mut self, key: K) -> Option<V> {
+        let value = *self.get(&key)?;
+        self.last = Some((key, value));
+        Some(value)
     }
 
     #[cold]
@@ -74,6 +93,7 @@ impl<K: Name, V: Copy> KeyMap<K, V> {
 
     /// Puts a value in, in place of one of the same name.
     pub(super) fn insert(&mut self, key: K, value: V) {
+        self.last = None;
         if 2 * (self.len + 1) > self.places.len() {
             self.grow();
         }
@@ -87,6 +107,7 @@ impl<K: Name, V: Copy> KeyMap<K, V> {
 
     /// Takes a value out. Those that were put behind it come nearer, so that a search ends at an empty place.
     pub(super) fn remove(&mut self, key: &K) -> Option<V> {
+        self.last = None;
         let mut place = self.home(*key);
         while (*self.places.get(place)?)?.0 != *key {
             place = self.behind(place);
@@ -149,6 +170,8 @@ mod tests {
                 }
                 for number in (0..40u32).flat_map(|low| (0..4u32).map(move |high| LunKey(high << 16 | low))) {
                     prop_assert_eq!(ours.get(&number), theirs.get(&number));
+                    prop_assert_eq!(ours.again(number), theirs.get(&number).copied());
+                    prop_assert_eq!(ours.again(number), theirs.get(&number).copied());
                 }
             }
         }

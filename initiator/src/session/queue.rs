@@ -242,7 +242,10 @@ impl<F: Fabric> Engine<F> {
             if offset >= state.channels.len() {
                 break;
             }
-            let place = (turn + offset) % state.channels.len();
+            let mut place = turn + offset;
+            if place >= state.channels.len() {
+                place %= state.channels.len();
+            }
             // The next command goes to the next channel, if this one takes it.
             state.turn = if bound.is_none() { place + 1 } else { turn };
             let index = bound.unwrap_or(state.channels[place]);

@@ -1,12 +1,12 @@
 //! What comes back: send completions, the target's IUs, time running out.
 
-use super::channel::{AnswerKind, ChannelError};
+use super::channel::{AnswerKind, Channel, ChannelError};
 use super::engine::Engine;
 use super::mutation::Mutation;
 use super::queue::ended;
 use super::request::{Answer, Purpose, Stage};
 use super::slots::{Slot, Window};
-use crate::fabric::{Completion, Fabric, WorkError, WorkKind};
+use crate::fabric::{Completion, Fabric, QueuePairId, WorkError, WorkKind};
 use crate::scsi::sense::Sense;
 use crate::time::Instant;
 use crate::wire::FromTarget;
@@ -21,7 +21,7 @@ impl<F: Fabric> Engine<F> {
         let slot = completion.slot;
         match (completion.kind, completion.result) {
             (WorkKind::Send, Ok(_)) => self.sent(index, slot, now),
-            (WorkKind::Receive, Ok(len)) => self.received(index, slot, len, now),
+            (WorkKind::Receive, Ok(len)) => self.received(completion.qp, index, slot, len, now),
             (kind, result) => self.seldom_completed(index, kind, slot, result, now),
         }
     }
@@ -117,16 +117,15 @@ impl<F: Fabric> Engine<F> {
 
     /// An IU arrived. Its receive is posted again once it was dealt with.
     #[inline(always)]
-    fn received(&mut self, index: usize, slot: u16, len: u32, now: Instant) {
-        if let Err(reason) = self.examine(index, slot, len, now) {
+    fn received(&mut self, qp: QueuePairId, index: usize, slot: u16, len: u32, now: Instant) {
+        if self.channels[index].is_none() {
+            return;
+        }
+        if let Err(reason) = self.examine(qp, index, slot, len, now) {
             self.close(index, reason, now);
         }
-        let Some(channel) = &mut self.channels[index] else {
-            return;
-        };
-        if channel.is_open() {
-            channel.receives_posted += 1;
-            self.fabric.post_receive(channel.qp, slot);
+        if self.channels[index].as_ref().is_some_and(Channel::is_open) {
+            self.fabric.post_receive(qp, slot);
         } else {
             self.received_closing(index, slot, now);
         }
@@ -134,9 +133,11 @@ impl<F: Fabric> Engine<F> {
 
     #[cold]
     fn received_closing(&mut self, index: usize, slot: u16, now: Instant) {
-        if let Some(channel) = &mut self.channels[index]
-            && slot == channel.marker()
-        {
+        let Some(channel) = &mut self.channels[index] else {
+            return;
+        };
+        channel.receives_posted = channel.receives_posted.saturating_sub(1);
+        if slot == channel.marker() {
             channel.receives_posted += 1;
             let qp = channel.qp;
             self.fabric.post_receive(qp, slot);
@@ -147,12 +148,15 @@ impl<F: Fabric> Engine<F> {
     }
 
     #[inline(always)]
-    fn examine(&mut self, index: usize, slot: u16, len: u32, now: Instant) -> Result<(), ChannelError> {
-        let Some(channel) = &mut self.channels[index] else {
-            return Ok(());
-        };
-        channel.receives_posted = channel.receives_posted.saturating_sub(1);
-        let memory = self.fabric.receive_slot(channel.qp, slot);
+    fn examine(
+        &mut self,
+        qp: QueuePairId,
+        index: usize,
+        slot: u16,
+        len: u32,
+        now: Instant,
+    ) -> Result<(), ChannelError> {
+        let memory = self.fabric.receive_slot(qp, slot);
         let iu = memory
             .get(..len as usize)
             .ok_or(ChannelError::Protocol("an IU longer than its buffer"))?;

@@ -118,6 +118,12 @@ pub(super) enum Concern {
     Unit(Lun),
 }
 
+/// A command's or function's tag.
+#[inline]
+fn tag(generation: u32, slot: u16) -> u64 {
+    u64::from(generation) << 16 | u64::from(slot)
+}
+
 impl Channel {
     /// Whether there is a credit beyond the one for task management.
     fn has_credit(&self) -> bool {
@@ -131,20 +137,24 @@ impl Channel {
 
     /// The same, counting that credit was short.
     pub(super) fn can_start(&mut self) -> bool {
-        self.zero_credit += u64::from(!self.has_credit());
-        self.has_room()
+        if !self.has_credit() {
+            self.zero_credit += 1;
+            return false;
+        }
+        !self.free_commands.is_empty()
     }
 
-    /// Takes a slot and a credit for a command. Only after [`Channel::can_start`].
+    /// Takes a slot and a credit for a command, and makes its tag. Only after [`Channel::can_start`].
     #[inline(always)]
-    pub(super) fn claim(&mut self, request: Key) -> Option<u16> {
+    pub(super) fn claim(&mut self, request: Key) -> Option<(u16, u64)> {
         let slot = self.free_commands.pop()?;
         self.credits -= 1;
         self.starved = None;
         self.unsent += 1;
         self.commands_out += 1;
         let index = usize::from(slot);
-        self.generation[index] = self.generation[index].wrapping_add(1);
+        let generation = self.generation[index].wrapping_add(1);
+        self.generation[index] = generation;
         self.slots[index] = Slot::Command {
             request,
             sending: false,
@@ -154,7 +164,7 @@ impl Channel {
             // Nothing is overdue before it is sent.
             deadline: NEVER,
         };
-        Some(slot)
+        Some((slot, tag(generation, slot)))
     }
 
     /// The command in a claimed slot goes to the target.
@@ -190,7 +200,7 @@ impl Channel {
 
     /// The tag of the command or function in a slot.
     pub(super) fn tag(&self, slot: u16) -> u64 {
-        u64::from(self.generation[usize::from(slot)]) << 16 | u64::from(slot)
+        tag(self.generation[usize::from(slot)], slot)
     }
 
     /// Whether something ends with the completion of what we posted and not with what the target says.

@@ -1,7 +1,7 @@
 //! From a queue to the target: claiming what a command needs, filling its buffer, building and posting it.
 
 use super::channel::Channel;
-use super::engine::{Engine, Limits};
+use super::engine::{Engine, Spans};
 use super::event::{Event, Handle};
 use super::mutation::Mutation;
 use super::queue::Started;
@@ -55,7 +55,7 @@ impl<F: Fabric> Engine<F> {
             };
             request.extent = Some(extent);
         }
-        let Some(slot) = channel.claim(key) else {
+        let Some((slot, tag)) = channel.claim(key) else {
             debug_assert!(false, "a channel that can start has a slot");
             return Started::Wait;
         };
@@ -84,8 +84,9 @@ impl<F: Fabric> Engine<F> {
             request,
             channel,
             lun: queue.map(|queue| queue.lun),
+            tag,
         };
-        match command.post(&mut self.fabric, &self.limits, now) {
+        match command.post(&mut self.fabric, &self.spans, now) {
             Ok(deadline) => self.due = self.due.min(deadline),
             Err(error) => self.unsendable(key, index, slot, &error),
         }
@@ -120,8 +121,14 @@ impl<F: Fabric> Engine<F> {
             return;
         };
         let lun = self.queues[request.queue].as_ref().map(|queue| queue.lun);
-        let command = Outgoing { request, channel, lun };
-        match command.post(&mut self.fabric, &self.limits, now) {
+        let tag = channel.tag(slot);
+        let command = Outgoing {
+            request,
+            channel,
+            lun,
+            tag,
+        };
+        match command.post(&mut self.fabric, &self.spans, now) {
             Ok(deadline) => self.due = self.due.min(deadline),
             Err(error) => self.unsendable(key, index, slot, &error),
         }
@@ -145,20 +152,26 @@ struct Outgoing<'a> {
     channel: &'a mut Channel,
     /// Where a block request goes.
     lun: Option<Lun>,
+    tag: u64,
 }
 
 impl Outgoing<'_> {
     /// Builds the command in its claimed slot and posts it; returns when it is overdue.
     #[inline(always)]
-    fn post<F: Fabric>(self, fabric: &mut F, limits: &Limits, now: Instant) -> Result<Instant, WireError> {
-        let Self { request, channel, lun } = self;
+    fn post<F: Fabric>(self, fabric: &mut F, spans: &Spans, now: Instant) -> Result<Instant, WireError> {
+        let Self {
+            request,
+            channel,
+            lun,
+            tag,
+        } = self;
         let (qp, slot) = (channel.qp, request.slot);
         let (lun, cdb, deadline) = match (&request.purpose, lun) {
             (Purpose::Control(control), _) => (control.request.lun, control.request.cdb, request.deadline),
             (Purpose::Block(block), Some(lun)) => (lun, block_cdb(block.operation, block.lba, block.blocks), None),
             (Purpose::Block(_), None) => (Lun::default(), Cdb::test_unit_ready(), None),
         };
-        let deadline = deadline.unwrap_or_else(|| now + limits.command);
+        let deadline = deadline.unwrap_or_else(|| now.after(spans.command));
         let windows = channel.exposure == Exposure::Window;
         let unchecked = channel.mutated.is(Mutation::ImmediateUnchecked);
         let (mut payload, mut window) = (None, None);
@@ -184,7 +197,7 @@ impl Outgoing<'_> {
             }
         };
         let command = Command {
-            tag: channel.tag(slot),
+            tag,
             lun,
             attribute: TaskAttribute::Simple,
             cdb,
@@ -195,7 +208,7 @@ impl Outgoing<'_> {
         let len = command.emit(&mut buffer[..limit])?;
         request.stage = Stage::Sent;
         request.attempts = request.attempts.saturating_add(1);
-        request.deadline.get_or_insert_with(|| now + limits.busy);
+        request.deadline.get_or_insert_with(|| now.after(spans.busy));
         request.answer = None;
         let opened = match window {
             Some(_) if !channel.mutated.is(Mutation::WindowLeftOpen) => Window::Open,
