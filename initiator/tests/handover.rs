@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use common::{ended, failed, finish, lun, outcome, run_for, seconds, spec, succeeded};
 use srp_initiator::fabric::QueuePairId;
-use srp_initiator::scsi::BlockError;
-use srp_initiator::session::{BlockOperation, Fence, RequestId};
+use srp_initiator::scsi::{BlockError, Cdb, Lun};
+use srp_initiator::session::{BlockOperation, ControlRequest, Event, Fence, RequestId, SessionKey};
 use srp_initiator::sim::{Function, Injection, Outcome, Span, World, WorldSpec};
+use srp_initiator::time::Instant;
 use srp_initiator::wire::TaskResponse;
 
 const WRITE: BlockOperation = BlockOperation::Write { fua: false };
@@ -326,6 +327,26 @@ fn an_answer_of_before_does_not_speak_against_a_channel_of_after() {
         }
     }
     assert!(elsewhere > 0, "only on the reactor of the request");
+}
+
+#[test]
+fn a_session_that_was_removed_stays_so() {
+    let mut world = World::new(shared(2, 1));
+    let (gone, engine) = (SessionKey(9), world.engine_of(1));
+    engine.set_elsewhere(gone, true);
+    engine.remove_session(gone);
+    engine.set_elsewhere(gone, false);
+    let request = ControlRequest {
+        id: RequestId(1),
+        session: gone,
+        lun: Lun::default(),
+        cdb: Cdb::test_unit_ready(),
+        data_in: 0,
+        timeout: Duration::from_secs(1),
+    };
+    engine.submit_control(request, Instant::default());
+    let (id, result) = (RequestId(1), Err(BlockError::Transport));
+    assert_eq!(engine.next_event(), Some(Event::Reply { id, result }));
 }
 
 #[test]

@@ -34,6 +34,10 @@ impl<F: Fabric> Engine<F> {
     /// Whether other engines have channels of a session. Its requests are handed over then while there is none here
     /// ([`Event::HandOver`]), and fail otherwise.
     pub fn set_elsewhere(&mut self, session: SessionKey, elsewhere: bool) {
+        if !elsewhere && self.session_of(session).is_none() {
+            // The last of its requests came back when it was removed.
+            return;
+        }
         let index = self.session(session);
         if let Some(session) = &mut self.sessions[index] {
             session.elsewhere = elsewhere;
