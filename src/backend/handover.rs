@@ -25,28 +25,44 @@ pub(super) const fn is_foreign(id: EngineId) -> bool {
 
 /// The other reactors with channels, by session.
 #[derive(Default)]
-pub(super) struct Siblings(HashMap<SessionKey, (Sibling, Vec<Sibling>)>);
+pub(super) struct Siblings {
+    lists: HashMap<SessionKey, List>,
+    /// Lists so far.
+    named: u64,
+}
+
+struct List {
+    /// Its number.
+    number: u64,
+    own: Sibling,
+    others: Vec<Sibling>,
+}
 
 impl Siblings {
     pub(super) fn set(&mut self, session: SessionKey, own: Sibling, others: Vec<Sibling>) {
-        self.0.insert(session, (own, others));
+        self.named += 1;
+        let number = self.named;
+        self.lists.insert(session, List { number, own, others });
     }
 
     pub(super) fn forget(&mut self, session: SessionKey) {
-        self.0.remove(&session);
+        self.lists.remove(&session);
     }
 
-    /// This reactor, and the one to hand a request to.
-    fn first(&self, session: SessionKey) -> Option<(&Sibling, &Sibling)> {
-        let (own, others) = self.0.get(&session)?;
-        Some((own, others.first()?))
+    /// The list of a session, and the one to hand a request to.
+    fn first(&self, session: SessionKey) -> Option<(&List, &Sibling)> {
+        let list = self.lists.get(&session)?;
+        Some((list, list.others.first()?))
     }
 
-    /// Whether others are left without that one.
-    fn drop_one(&mut self, session: SessionKey, index: usize) -> bool {
-        self.0.get_mut(&session).is_some_and(|(_, others)| {
-            others.retain(|other| other.index != index);
-            !others.is_empty()
+    /// Strikes one off that had no channel when it was asked by the list of this number: of a later list it may be again.
+    /// Whether any are left.
+    fn strike(&mut self, session: SessionKey, index: usize, number: u64) -> bool {
+        self.lists.get_mut(&session).is_some_and(|list| {
+            if list.number == number {
+                list.others.retain(|other| other.index != index);
+            }
+            !list.others.is_empty()
         })
     }
 }
@@ -89,9 +105,10 @@ impl SrpBackend {
         let pending = self.pending.get(id).ok_or(transport)?;
         let device = DeviceKey(handover.request.lun.0);
         let disk = self.disks.get(&device).ok_or(transport)?;
-        let (own, sibling) = self.siblings.first(disk.setup.session).ok_or(transport)?;
+        let (list, sibling) = self.siblings.first(disk.setup.session).ok_or(transport)?;
         let carried = Carried {
-            origin: own.clone(),
+            origin: list.own.clone(),
+            list: list.number,
             id,
             session: disk.setup.session,
             data: ForeignRequest {
@@ -119,7 +136,7 @@ impl SrpBackend {
 
     /// A request of ours comes back: the reactor it was handed to has no channel.
     pub(super) fn take_back(&mut self, carried: &Carried, from: usize, now: CoreInstant) {
-        let elsewhere = self.siblings.drop_one(carried.session, from);
+        let elsewhere = self.siblings.strike(carried.session, from, carried.list);
         self.engine.set_elsewhere(carried.session, elsewhere);
         let mut handover = carried.handover;
         handover.request.id = engine_id(carried.id);
@@ -213,5 +230,37 @@ impl SrpBackend {
         let Carried { origin, id, .. } = taken.carried;
         // A reactor that is gone has no queue whose request could wait.
         let _ = origin.handle.message(Message::Ended(id, result));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ublk_frontend::reactor::{Reactor, ReactorConfig};
+
+    #[test]
+    fn who_is_named_again_is_not_struck_off_by_an_older_answer() {
+        let (events, _) = tokio::sync::mpsc::unbounded_channel();
+        let make = move || Ok(SrpBackend::new(0, std::time::Instant::now(), events));
+        let thread = match Reactor::spawn(ReactorConfig::new(0), make) {
+            Ok(thread) => thread,
+            Err(error) => return println!("no io_uring here: {error}"),
+        };
+        let sibling = |index| Sibling {
+            index,
+            handle: thread.handle().clone(),
+        };
+        let mut siblings = Siblings::default();
+        let session = SessionKey(1);
+        siblings.set(session, sibling(0), vec![sibling(1), sibling(2)]);
+        let old = siblings.first(session).map(|(list, first)| (list.number, first.index));
+        assert_eq!(old, Some((1, 1)));
+        siblings.set(session, sibling(0), vec![sibling(1)]);
+        assert!(siblings.strike(session, 1, 1), "it answered by the list before");
+        assert_eq!(siblings.first(session).map(|(_, first)| first.index), Some(1));
+        assert!(!siblings.strike(session, 1, 2));
+        assert!(siblings.first(session).is_none());
+        siblings.forget(session);
+        assert!(!siblings.strike(session, 1, 2));
     }
 }

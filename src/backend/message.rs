@@ -75,6 +75,8 @@ pub(crate) struct Sibling {
 pub(crate) struct Carried {
     /// The reactor whose queue it came by, and which ends it.
     pub(crate) origin: Sibling,
+    /// Number of the list of siblings it was handed over by.
+    pub(crate) list: u64,
     /// Its name there.
     pub(crate) id: RequestId,
     pub(crate) session: SessionKey,
