@@ -16,6 +16,10 @@ from . import options, paths, plot, report
 from .guest import Guest, Settings
 from .wire import EmulatorFault
 
+# A processor that idles in a loop sees its next task at once, as real ones do that idle in MWAIT. An emulated one halts,
+# its thread sleeps, and each wake-up costs what the host takes for it: the more wake-ups a peer needs, the more of the
+# host's scheduler is measured instead of the peer.
+AWAKE = "idle=poll"
 PEERS = ("ublk-srp", "ib_srp", "iser", "iscsi", "nvme-rdma", "ublk-memory")
 
 
@@ -36,6 +40,11 @@ def parser():
         help="instead: how ublk-srp grows with disks (1 to 1,024) and sessions (1 to 64); few of them with --short",
     )  # fmt: skip
     parse.add_argument("--no-limits", action="store_true", help="do not measure the port's own limits")
+    parse.add_argument(
+        "--append", default=AWAKE, metavar="ARGUMENTS",
+        help=f"kernel arguments of the guest (default {AWAKE}: without it an idle processor of the guest has to be woken "
+        "by the host, which takes longer than a request)",
+    )  # fmt: skip
     parse.add_argument("--out", type=pathlib.Path, help="folder for results.json, table.md and plots")
     return parse
 
@@ -55,19 +64,20 @@ def settings_of(chosen):
     return settings
 
 
-def in_guest(kernel, module, settings, memory=3072):
+def in_guest(chosen, module, settings, memory=3072):
     """Runs a module of lab/benchmark in a fresh guest; what it left in its folder, or nothing when it failed. Once more
     when the emulator failed."""
     try:
-        return _in_guest(kernel, module, settings, memory)
+        return _in_guest(chosen, module, settings, memory)
     except EmulatorFault as error:
         paths.say(f"the emulator failed, once more: {str(error)[-300:]}")
-        return _in_guest(kernel, module, settings, memory)
+        return _in_guest(chosen, module, settings, memory)
 
 
-def _in_guest(kernel, module, settings, memory):
+def _in_guest(chosen, module, settings, memory):
     with tempfile.TemporaryDirectory() as folder:
-        with Guest.boot(Settings(kernel=kernel, memory=memory, out=pathlib.Path(folder))) as guest:
+        wanted = Settings(kernel=chosen.kernel, memory=memory, append=chosen.append, out=pathlib.Path(folder))
+        with Guest.boot(wanted) as guest:
             guest.check(["sh", "-c", "fabric-up && target-up"], options.SETUP_LIMIT)
             done = guest.run(
                 ["python3", "-B", "-m", f"benchmark.{module}", json.dumps(settings)], limit=6 * 3600,
@@ -85,7 +95,7 @@ def scale(chosen):
     if chosen.short:
         settings = {"disks": [1, 4], "sessions": [1, 2], "seconds": 1}
     # Each session has its buffers, and they are pinned.
-    result = in_guest(chosen.kernel, "scale", settings, memory=3072 if chosen.short else 10240)
+    result = in_guest(chosen, "scale", settings, memory=3072 if chosen.short else 10240)
     if result is None:
         return 1
     table = "\n".join(report.growth(result["scale"][kind]) for kind in ("disks", "sessions"))
@@ -103,7 +113,7 @@ def main(arguments):
     subprocess.run([paths.LAB / "build"], check=True)
     if chosen.scale:
         return scale(chosen)
-    result = in_guest(chosen.kernel, "run", settings)
+    result = in_guest(chosen, "run", settings)
     if result is None:
         return 1
     result = result["bench"]

@@ -88,7 +88,9 @@ impl<B: Backend> Pass<B> {
             if progress || !self.starting.is_empty() || !self.retiring.is_empty() {
                 self.patience.busy(now);
             } else if self.patience.idle(now) {
-                std::hint::spin_loop();
+                // Whoever else wants this processor may be the one who has the work: the fabric's own threads, or the
+                // target's, where both are on one machine.
+                std::thread::yield_now();
             } else if deadline.is_none_or(|deadline| deadline > now) {
                 self.sleep(deadline)?;
             }
