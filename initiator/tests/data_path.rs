@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use common::{ended, finish, limited, lun, outcome, run_for, seconds, spec, succeeded};
 use srp_initiator::scsi::{BlockError, Cdb};
-use srp_initiator::session::{BlockOperation, Limits, LunKey};
+use srp_initiator::session::{BlockOperation, Limits, LunKey, RequestId};
 use srp_initiator::sim::{CreditPolicy, Injection, Outcome, Span, World, WorldSpec, fill_block};
 
 #[test]
@@ -427,4 +427,45 @@ fn fua_is_passed_on() {
     finish(&mut world);
     succeeded(&world, &[write]);
     assert!(world.fabric().trace().contains("WRITE(10) FUA"));
+}
+
+/// A unit that is slow holds a block of an arena that has room for a large request in pieces only.
+fn crowded(descriptors: u16) -> (World, [RequestId; 2]) {
+    let mut world = World::new(WorldSpec {
+        arena: 128 << 10,
+        max_transfer: 128 << 10,
+        descriptors,
+        ..spec(2)
+    });
+    for _ in 0..2 {
+        let slow = Injection::Slow(Duration::from_secs(20));
+        world.fabric().target_mut().inject(lun(0), slow);
+    }
+    let held = [world.read(0, 0, 8), world.write(0, 100, 8)];
+    run_for(&mut world, Duration::from_millis(2));
+    let write = world.write(1, 0, 192);
+    run_for(&mut world, Duration::from_secs(1));
+    let read = world.read(1, 500, 192);
+    finish(&mut world);
+    succeeded(&world, &held);
+    succeeded(&world, &[write, read]);
+    (world, [write, read])
+}
+
+#[test]
+fn what_no_free_block_holds_goes_in_pieces() {
+    let (mut world, ids) = crowded(12);
+    for id in ids {
+        assert!(ended(&world, id).as_nanos() < 2_000_000_000, "it waited");
+    }
+    assert_eq!(world.fabric().tally().of("data in several pieces"), 2);
+}
+
+#[test]
+fn where_pieces_are_not_wanted_it_waits() {
+    let (mut world, ids) = crowded(1);
+    for id in ids {
+        assert!(ended(&world, id).as_nanos() > 19_000_000_000, "where was it put?");
+    }
+    assert_eq!(world.fabric().tally().of("data in several pieces"), 0);
 }

@@ -29,6 +29,14 @@ def arguments(disk, kind, size):
     ]  # fmt: skip
 
 
+def crowd(disk, size, limit=60):
+    """Requests of all sizes, more at a time than the buffers of a channel hold."""
+    run(
+        "fio", "--name=crowd", f"--filename={disk.path}", *COMMON, "--rw=randrw", "--bsrange=4k-1m", "--blockalign=4k",
+        "--iodepth=100", f"--size={size}", limit=limit,
+    )  # fmt: skip
+
+
 def verify(disk, kind, size, limit=60):
     run(*arguments(disk, kind, size), limit=limit)
 

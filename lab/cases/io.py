@@ -40,6 +40,20 @@ def mixed(bench):
     verified(bench, "mixed", WRITABLE if bench.full else (0, 1, 3, 16684))
 
 
+@case(limit=200, full_limit=600)
+def in_pieces(bench):
+    """Where no block of the buffers holds a large request its data is put in pieces, described in the command; with
+    cmd_sg_entries=1 it waits for one."""
+    for entries, wanted in ((None, True), (1, False)):
+        options = {"ch_count": "1"} | ({"cmd_sg_entries": str(entries)} if entries else {})
+        (disk,) = bench.attach(target.line(**options), "--lun", "0").values()
+        fio.crowd(disk, (128 if bench.full else 48) * MIB, limit=250 if bench.full else 80)
+        channels = daemons.answer("show", disk.path)["channels"]
+        print(channels)
+        equal("data in several pieces", sum(channel["in_pieces"] for channel in channels) > 0, wanted)
+        bench.detach(disk)
+
+
 @case()
 def read_only(bench):
     """A write-protected LUN refuses writes and can be read."""

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use srp_initiator::scsi::BlockError;
 use srp_initiator::session::{Handle, Handover, RequestId as EngineId, SessionKey};
 use srp_initiator::time::Instant as CoreInstant;
-use ublk_frontend::backend::{Action, AreaRange, DeviceKey, ForeignRequest, Operation, RequestId};
+use ublk_frontend::backend::{Action, AreaRanges, DeviceKey, ForeignRequest, Operation, RequestId};
 
 use super::message::{Carried, Message, Sibling};
 use super::{SrpBackend, engine_id, ublk_id};
@@ -161,7 +161,7 @@ impl SrpBackend {
         &mut self,
         id: EngineId,
         handle: Handle,
-        into: Option<AreaRange>,
+        into: Option<AreaRanges>,
         now: CoreInstant,
         out: &mut Vec<Action>,
     ) {
@@ -183,12 +183,12 @@ impl SrpBackend {
         &mut self,
         id: EngineId,
         handle: Handle,
-        from: Option<AreaRange>,
+        from: Option<AreaRanges>,
         now: CoreInstant,
         out: &mut Vec<Action>,
     ) {
         if let (Some(from), Some(taken)) = (from, self.carried.requests.get_mut(&id.0))
-            && from.len == taken.carried.len
+            && from.len() == taken.carried.len
         {
             taken.copying = Some((handle, true));
             out.push(Action::CopyOutForeign {

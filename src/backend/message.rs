@@ -57,6 +57,7 @@ pub(crate) struct NewChannel {
     pub(crate) exposure: Exposure,
     pub(crate) fence: Fence,
     pub(crate) max_transfer: u32,
+    pub(crate) descriptors: u16,
     pub(crate) read_arena: Arena,
     pub(crate) write_arena: Arena,
     /// Told the name the queue pair has on its reactor.

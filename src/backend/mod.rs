@@ -22,7 +22,7 @@ use srp_initiator::time::Instant as CoreInstant;
 use srp_verbs::fabric::{ChannelParts, CompletionToken, VerbsFabric};
 use tokio::sync::{mpsc, oneshot};
 use ublk_frontend::backend::{
-    Action, AreaRange, Backend, BlockRequest as UblkRequest, DeviceKey, Operation, Pumped, RequestId,
+    Action, AreaRange, AreaRanges, Backend, BlockRequest as UblkRequest, DeviceKey, Operation, Pumped, RequestId,
 };
 
 use handover::{CarriedTable, Siblings, is_foreign};
@@ -86,6 +86,7 @@ impl SrpBackend {
             exposure,
             fence,
             max_transfer,
+            descriptors,
             read_arena,
             write_arena,
             reply,
@@ -109,6 +110,7 @@ impl SrpBackend {
             write_arena: (write_arena.region, write_arena.len),
             exposure,
             max_transfer,
+            descriptors,
             fence,
         });
         self.arenas.push((qp, read_arena, write_arena));
@@ -136,14 +138,16 @@ impl SrpBackend {
         self.watched = now.into_iter().map(|(_, token)| token).collect();
     }
 
-    fn range(&self, qp: QueuePairId, extent: Extent) -> Option<AreaRange> {
+    /// Where an extent is, in all its pieces.
+    fn ranges(&self, qp: QueuePairId, extent: Extent) -> Option<AreaRanges> {
         let (_, read, write) = self.arenas.iter().find(|(other, ..)| *other == qp)?;
         let arena = [read, write].into_iter().find(|arena| arena.region == extent.region)?;
-        Some(AreaRange {
+        let range = |piece: Extent| AreaRange {
             area: arena.area,
-            offset: extent.offset,
-            len: extent.len,
-        })
+            offset: piece.offset,
+            len: piece.len,
+        };
+        AreaRanges::new(self.engine.pieces(qp, extent).map(range))
     }
 
     fn complete(&mut self, id: RequestId, result: Result<u32, i32>, out: &mut Vec<Action>) {
@@ -156,17 +160,17 @@ impl SrpBackend {
     fn engine_event(&mut self, event: EngineEvent, now: CoreInstant, out: &mut Vec<Action>) {
         match event {
             EngineEvent::Supply { id, handle, qp, extent } if is_foreign(id) => {
-                self.supply_foreign(id, handle, self.range(qp, extent), now, out);
+                self.supply_foreign(id, handle, self.ranges(qp, extent), now, out);
             }
             EngineEvent::Data { id, handle, qp, extent } if is_foreign(id) => {
-                self.data_foreign(id, handle, self.range(qp, extent), now, out);
+                self.data_foreign(id, handle, self.ranges(qp, extent), now, out);
             }
             EngineEvent::Done { id, result } if is_foreign(id) => {
                 self.end_foreign(id, result.map_err(BlockError::errno));
             }
             EngineEvent::Supply { id, handle, qp, extent } => {
                 let id = ublk_id(id);
-                match (self.range(qp, extent), self.pending.get_mut(id)) {
+                match (self.ranges(qp, extent), self.pending.get_mut(id)) {
                     (Some(into), Some(pending)) => {
                         pending.handle = Some(handle);
                         out.push(Action::CopyIn { id, into });
@@ -213,9 +217,9 @@ impl SrpBackend {
         now: CoreInstant,
         out: &mut Vec<Action>,
     ) {
-        let from = self.range(qp, extent);
+        let from = self.ranges(qp, extent);
         if let (Some(from), Some(pending)) = (from, self.pending.get_mut(id))
-            && from.len == pending.len
+            && from.len() == pending.len
         {
             pending.handle = Some(handle);
             out.push(Action::CompleteRead { id, from });

@@ -44,6 +44,7 @@ pub(super) fn detail() -> DeviceDetail {
         in_flight: 0,
         zero_credit: 2,
         buffer_bytes: 8192,
+        in_pieces: 3,
     };
     DeviceDetail {
         device: device(),

@@ -105,7 +105,14 @@ fn session(detail: &DeviceDetail) -> Table {
 }
 
 fn channels(detail: &DeviceDetail) -> Table {
-    let mut table = Table::under(&["REACTOR", "CREDITS", "IN FLIGHT", "WITHOUT CREDIT", "BUFFERS"]);
+    let mut table = Table::under(&[
+        "REACTOR",
+        "CREDITS",
+        "IN FLIGHT",
+        "WITHOUT CREDIT",
+        "BUFFERS",
+        "IN PIECES",
+    ]);
     for channel in &detail.channels {
         table.row([
             channel.reactor.to_string(),
@@ -113,6 +120,7 @@ fn channels(detail: &DeviceDetail) -> Table {
             channel.in_flight.to_string(),
             channel.zero_credit.to_string(),
             size(channel.buffer_bytes.into()),
+            channel.in_pieces.to_string(),
         ]);
     }
     table

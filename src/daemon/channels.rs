@@ -35,7 +35,7 @@ const ARENA: (usize, usize) = (2 * MAX_TRANSFER as usize, 16 << 20);
 const RETRY_COUNT: u8 = 6;
 /// Bytes of the largest write whose data is sent within its command, where the target takes that; ib_srp has the same.
 const IMMEDIATE_DATA: u32 = 8192;
-/// Descriptors a command IU is asked to have room for; ours carry one.
+/// Descriptors a command IU is asked to have room for.
 const DESCRIPTORS: u16 = 12;
 
 /// The two ends of a session's first channel; its others have the same.
@@ -70,6 +70,7 @@ pub(crate) async fn log_in(
         exposure: target.exposure.unwrap_or_default(),
         fence: target.fence.unwrap_or_default(),
         max_transfer: max_transfer.clamp(4096, MAX_TRANSFER) & !4095,
+        descriptors: target.cmd_sg_entries.map_or(DESCRIPTORS, u16::from),
         arena_len: arena_len(wanted),
         immediate_data: IMMEDIATE_DATA,
         domain: None,
@@ -179,7 +180,7 @@ async fn one_channel(
     let parameters = LoginParameters {
         initiator_port,
         target_port: target.target_port(),
-        descriptors: target.cmd_sg_entries.map_or(DESCRIPTORS, u16::from),
+        descriptors: shared.descriptors,
         max_it_iu_len: target.max_it_iu_size,
         immediate_data: shared.immediate_data,
     };

@@ -44,6 +44,8 @@ pub(crate) struct SessionGround {
     pub(crate) exposure: Exposure,
     pub(crate) fence: Fence,
     pub(crate) max_transfer: u32,
+    /// How many pieces the data of a command may be in.
+    pub(crate) descriptors: u16,
     pub(crate) arena_len: u32,
     /// Bytes of the largest write to send within its command; 0 once the target has refused IUs of that length.
     pub(crate) immediate_data: u32,
@@ -277,6 +279,7 @@ impl Accepted {
                     exposure: ground.exposure,
                     fence: ground.fence,
                     max_transfer: ground.max_transfer,
+                    descriptors: ground.descriptors,
                     read_arena: place(read_region, read_area),
                     write_arena: place(write_region, write_area),
                     reply,

@@ -367,6 +367,7 @@ impl Session {
                     in_flight: state.commands,
                     zero_credit: state.zero_credit,
                     buffer_bytes: state.bytes_in_use,
+                    in_pieces: state.in_pieces,
                 });
             }
         }

@@ -303,6 +303,8 @@ pub(crate) struct ChannelInfo {
     pub zero_credit: u64,
     /// Bytes of data buffers in use.
     pub buffer_bytes: u32,
+    /// Commands whose data was in several pieces of the buffers.
+    pub in_pieces: u64,
 }
 
 /// What a device has done since it was attached.

@@ -160,7 +160,8 @@ impl Memory {
                         area,
                         offset,
                         len: bytes,
-                    },
+                    }
+                    .into(),
                 }
             }
             Operation::Read => {
@@ -169,7 +170,7 @@ impl Memory {
                     offset,
                     len: bytes,
                 };
-                Action::CompleteRead { id, from }
+                Action::CompleteRead { id, from: from.into() }
             }
             Operation::Flush => Action::Complete { id, result: Ok(0) },
             Operation::Discard | Operation::WriteZeroes { .. } => {

@@ -88,15 +88,56 @@ pub struct AreaRange {
     pub len: u32,
 }
 
+/// Bytes of an area in one piece or several, in the order of a request's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AreaRanges {
+    first: AreaRange,
+    rest: Box<[AreaRange]>,
+}
+
+impl AreaRanges {
+    /// Of several pieces, which must be of one area; nothing when there is none.
+    pub fn new(mut pieces: impl Iterator<Item = AreaRange>) -> Option<Self> {
+        let first = pieces.next()?;
+        let rest = pieces.collect();
+        Some(Self { first, rest })
+    }
+
+    /// The first piece, and the others.
+    #[must_use]
+    pub fn pieces(&self) -> (AreaRange, &[AreaRange]) {
+        (self.first, &self.rest)
+    }
+
+    /// Bytes.
+    #[must_use]
+    pub fn len(&self) -> u32 {
+        self.first.len + self.rest.iter().map(|piece| piece.len).sum::<u32>()
+    }
+
+    /// There are no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl From<AreaRange> for AreaRanges {
+    fn from(first: AreaRange) -> Self {
+        let rest = Box::default();
+        Self { first, rest }
+    }
+}
+
 /// What a backend asks of its reactor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Copy a WRITE's data (from its first byte) into the range; answered by [`Backend::copied`].
     CopyIn {
         /// The request.
         id: RequestId,
         /// Where to.
-        into: AreaRange,
+        into: AreaRanges,
     },
     /// Copy a READ's whole data out of the range and complete the request with success; the range is given
     /// back by [`Backend::copied`].
@@ -104,7 +145,7 @@ pub enum Action {
         /// The request.
         id: RequestId,
         /// Where from; as long as the request.
-        from: AreaRange,
+        from: AreaRanges,
     },
     /// Copy a WRITE's data into the range, for a request that another reactor has; answered by
     /// [`Backend::copied_foreign`].
@@ -114,7 +155,7 @@ pub enum Action {
         /// The request.
         request: ForeignRequest,
         /// Where to.
-        into: AreaRange,
+        into: AreaRanges,
     },
     /// Copy a READ's data out of the range, for a request that another reactor has and will complete; answered by
     /// [`Backend::copied_foreign`].
@@ -124,7 +165,7 @@ pub enum Action {
         /// The request.
         request: ForeignRequest,
         /// Where from.
-        from: AreaRange,
+        from: AreaRanges,
     },
     /// Complete a READ all of whose data another reactor has copied out.
     CompleteCopied {

@@ -1,8 +1,9 @@
 //! Space in a data arena: a buddy allocator over one registered region.
 //!
 //! It hands out extents and never looks at the memory itself, so it works the same over verbs and in the
-//! simulator. Nothing allocates after construction.
+//! simulator. Nothing allocates after construction, but where an extent is put together of several blocks.
 
+use super::scattered::Scattered;
 use crate::fabric::{Extent, RegionId};
 
 /// The smallest unit handed out, in bytes.
@@ -24,6 +25,8 @@ pub(super) struct ArenaSpace {
     count: Vec<u32>,
     /// Bytes of the whole.
     len: u32,
+    /// Extents of several blocks.
+    pub(super) scattered: Scattered,
 }
 
 impl ArenaSpace {
@@ -43,11 +46,17 @@ impl ArenaSpace {
             free,
             count: vec![0; top + 1],
             len: blocks * (UNIT << top),
+            scattered: Scattered::default(),
         };
         for block in 0..blocks {
             space.set(top, block);
         }
         space
+    }
+
+    /// Whether it is the space of this region.
+    pub(super) fn is_of(&self, region: RegionId) -> bool {
+        self.region == region
     }
 
     /// Bytes handed out, in whole blocks.
@@ -82,6 +91,11 @@ impl ArenaSpace {
     #[inline(always)]
     pub(super) fn release(&mut self, extent: Extent) {
         debug_assert_eq!(extent.region, self.region, "extent of another arena");
+        if !self.scattered.is_empty()
+            && let Some(pieces) = self.scattered.take(extent)
+        {
+            return pieces.iter().for_each(|piece| self.release(*piece));
+        }
         let order = order_of(extent.len);
         let kept = &mut self.kept[order];
         debug_assert!(!kept.contains(&extent.offset), "extent released twice");
@@ -99,6 +113,33 @@ impl ArenaSpace {
             self.join_kept();
             self.split(wanted)
         })
+    }
+
+    /// Takes room for `len` bytes in at most so many pieces, of which the first names them all. For when no block is
+    /// large enough.
+    #[cold]
+    pub(super) fn gather(&mut self, len: u32, most: usize) -> Option<Extent> {
+        self.join_kept();
+        let (region, mut pieces, mut left) = (self.region, Vec::new(), len);
+        while left > 0 && pieces.len() < most {
+            let largest = (0..self.free.len()).rev().find(|&order| self.count[order] > 0);
+            let Some(order) = largest.map(|largest| largest.min(order_of(left))) else {
+                break;
+            };
+            let Some(block) = self.split(order) else { break };
+            let len = left.min(UNIT << order);
+            let offset = block * (UNIT << order);
+            pieces.push(Extent { region, offset, len });
+            left -= len;
+        }
+        if left == 0 {
+            return self.scattered.add(len, pieces);
+        }
+        for piece in pieces {
+            let order = order_of(piece.len);
+            self.join(order, piece.offset / (UNIT << order));
+        }
+        None
     }
 
     /// A block of this order, cut from the smallest that is free.
@@ -195,6 +236,47 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn what_is_gathered_is_whole_and_comes_back(
+            taken in proptest::collection::vec(1u32..=1 << 18, 1..60),
+            dropped in proptest::collection::vec(any::<prop::sample::Index>(), 0..60),
+            len in 1u32..=1 << 20,
+            most in 1usize..=12,
+        ) {
+            let mut space = ArenaSpace::new(RegionId(3), 2 << 20, 1 << 20);
+            let mut live: Vec<Extent> = taken.iter().filter_map(|len| space.allocate(*len)).collect();
+            for index in dropped.iter().filter(|_| true) {
+                if !live.is_empty() {
+                    space.release(live.swap_remove(index.index(live.len())));
+                }
+            }
+            let before = space.in_use();
+            match space.gather(len, most) {
+                Some(extent) => {
+                    prop_assert_eq!(extent.len, len);
+                    let pieces: Vec<Extent> = space.scattered.pieces(extent).collect();
+                    prop_assert!(pieces.len() <= most);
+                    prop_assert_eq!(pieces.iter().map(|piece| piece.len).sum::<u32>(), len);
+                    for (place, piece) in pieces.iter().enumerate() {
+                        for other in live.iter().chain(&pieces[..place]) {
+                            let apart = piece.offset + piece.len <= other.offset
+                                || other.offset + other.len <= piece.offset;
+                            prop_assert!(apart, "{piece:?} overlaps {other:?}");
+                        }
+                    }
+                    let part = Extent { len: len / 2, ..extent };
+                    let came: Vec<Extent> = space.scattered.pieces(part).collect();
+                    prop_assert_eq!(came.iter().map(|piece| piece.len).sum::<u32>(), len / 2);
+                    space.release(extent);
+                }
+                None => prop_assert!(space.allocate(len).is_none() || most == 0),
+            }
+            prop_assert_eq!(space.in_use(), before);
+            live.into_iter().for_each(|extent| space.release(extent));
+            prop_assert_eq!(space.in_use(), 0);
+            prop_assert!(space.allocate(1 << 20).is_some() && space.allocate(1 << 20).is_some());
+        }
+
         #[test]
         fn extents_never_overlap_and_all_space_comes_back(
             steps in proptest::collection::vec((any::<bool>(), 1u32..=1 << 18), 1..200),

@@ -14,6 +14,7 @@ use super::task::Ladder;
 use crate::fabric::{Exposure, QueuePairId, RegionId, WorkError};
 use crate::time::Instant;
 use crate::wire::WireError;
+use crate::wire::command::Command;
 
 /// A logged-in queue pair, as handed to the engine.
 #[derive(Clone, Debug)]
@@ -34,8 +35,23 @@ pub struct ChannelSetup {
     pub exposure: Exposure,
     /// The longest data buffer of one command.
     pub max_transfer: u32,
+    /// How many pieces of an arena a command's data may be in, as far as its IU has room (`cmd_sg_entries`). 1 where the
+    /// caller takes an extent for contiguous.
+    pub descriptors: u16,
     /// Whether logical units may be reset: before a write of unknown fate is sent again, and when they do not answer.
     pub fence: Fence,
+}
+
+impl ChannelSetup {
+    /// A window is open on one piece.
+    fn pieces(&self) -> usize {
+        let room =
+            (self.granted.max_it_iu_len as usize).saturating_sub(Command::INDIRECT_LEN) / Command::DESCRIPTOR_LEN;
+        match self.exposure {
+            Exposure::Pool => room.min(self.descriptors.into()),
+            Exposure::Window => 1,
+        }
+    }
 }
 
 /// Why a channel went down.
@@ -94,6 +110,10 @@ pub(super) struct Channel {
     pub(super) immediate_data: u32,
     pub(super) exposure: Exposure,
     pub(super) max_transfer: u32,
+    /// How many pieces a command's data may be in.
+    pub(super) pieces: usize,
+    /// Commands whose data was in several.
+    pub(super) in_pieces: u64,
     pub(super) closing: Option<ChannelError>,
     /// SRP_I_LOGOUT was sent; the channel ends then at the latest.
     pub(super) leaving: Option<Instant>,
@@ -147,6 +167,8 @@ impl Channel {
             immediate_data: setup.granted.immediate_data,
             exposure: setup.exposure,
             max_transfer: setup.max_transfer,
+            pieces: setup.pieces(),
+            in_pieces: 0,
             closing: None,
             leaving: None,
             flushed: false,
@@ -233,6 +255,7 @@ mod tests {
                 write_arena: (RegionId(1), 1 << 20),
                 exposure: Exposure::Pool,
                 max_transfer: 1 << 20,
+                descriptors: 12,
                 fence: Fence::LunReset,
             },
             0,

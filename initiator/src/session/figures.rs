@@ -20,6 +20,8 @@ pub struct ChannelState {
     pub resets: u64,
     /// Arena bytes in use.
     pub bytes_in_use: u32,
+    /// Commands whose data was in several pieces of an arena.
+    pub in_pieces: u64,
 }
 
 /// Figures of a disk.
@@ -62,6 +64,7 @@ impl<F: Fabric> Engine<F> {
             aborts: channel.aborts,
             resets: channel.resets,
             bytes_in_use: channel.read_space.in_use() + channel.write_space.in_use(),
+            in_pieces: channel.in_pieces,
         })
     }
 

@@ -20,6 +20,7 @@ mod mutation;
 mod queue;
 mod receive;
 mod request;
+mod scattered;
 mod settle;
 mod slots;
 mod start;

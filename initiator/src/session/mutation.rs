@@ -80,6 +80,8 @@ pub enum Mutation {
     ImmediateUnchecked,
     /// A unit that is shared with others is reset.
     SharedReset,
+    /// Data in several pieces is described as if it were in one.
+    OnePieceDescribed,
     /// A window is opened on one byte more than the command has.
     WindowTooLong,
     /// The window of a write lets the target write.
@@ -132,6 +134,7 @@ impl Mutation {
         Self::ForeignForgotten,
         Self::ImmediateUnchecked,
         Self::SharedReset,
+        Self::OnePieceDescribed,
         Self::WindowTooLong,
         Self::WindowWrongWay,
         Self::WindowNotAwaited,

@@ -7,11 +7,11 @@ use super::mutation::Mutation;
 use super::queue::Started;
 use super::request::{BlockOperation, Key, Purpose, Request, Stage};
 use super::slots::Window;
-use crate::fabric::{Exposure, Extent, Fabric, RemoteAccess};
+use crate::fabric::{Exposure, Extent, Fabric, QueuePairId, RemoteAccess};
 use crate::scsi::{BlockError, Cdb, Lun};
 use crate::time::Instant;
-use crate::wire::WireError;
 use crate::wire::command::{Command, Data, TaskAttribute};
+use crate::wire::{MemoryDescriptor, WireError};
 
 /// Where a command's data goes, and how much of it there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,11 +49,15 @@ impl<F: Fabric> Engine<F> {
             self.due = channel.starved.map_or(self.due, |limit| limit.min(self.due));
             return Started::Wait;
         }
+        let pieces = channel.pieces_of(request);
         if let (None, Some(space)) = (request.extent, channel.space(transfer)) {
-            let Some(extent) = space.allocate(len) else {
+            request.extent = space.allocate(len);
+            if request.extent.is_none() {
+                request.extent = space.gather(len, pieces);
+            }
+            if request.extent.is_none() {
                 return Started::NoBuffer;
-            };
-            request.extent = Some(extent);
+            }
         }
         let Some((slot, tag)) = channel.claim(key) else {
             debug_assert!(false, "a channel that can start has a slot");
@@ -134,6 +138,16 @@ impl<F: Fabric> Engine<F> {
         }
     }
 
+    /// The pieces of an extent, in order: what [`Event::Supply`] and [`Event::Data`] lend may not be contiguous where
+    /// [`ChannelSetup::descriptors`](super::ChannelSetup::descriptors) allows more than one. They are as long as the extent
+    /// together.
+    pub fn pieces(&self, qp: QueuePairId, extent: Extent) -> impl Iterator<Item = Extent> {
+        let channel = self.by_qp.get(&qp).and_then(|&index| self.channels[index].as_ref());
+        let spaces = channel.map(|channel| [&channel.read_space, &channel.write_space]);
+        let space = spaces.into_iter().flatten().find(|space| space.is_of(extent.region));
+        space.into_iter().flat_map(move |space| space.scattered.pieces(extent))
+    }
+
     /// A target whose IU length does not hold one direct descriptor (64 bytes at least) cannot be used.
     #[cold]
     fn unsendable(&mut self, key: Key, index: usize, slot: u16, error: &WireError) {
@@ -143,6 +157,18 @@ impl<F: Fabric> Engine<F> {
         }
         self.came_back(key);
         self.end(key, Err(BlockError::Io));
+    }
+}
+
+impl Channel {
+    /// How many pieces the data of a request may be in. What is sent within the command, and what the control side
+    /// reads, is in one.
+    fn pieces_of(&self, request: &Request) -> usize {
+        match (&request.purpose, request.transfer) {
+            (Purpose::Control(_), _) => 0,
+            (_, Transfer::ToTarget(len)) if len <= self.immediate_data => 0,
+            _ => self.pieces,
+        }
     }
 }
 
@@ -174,7 +200,7 @@ impl Outgoing<'_> {
         let deadline = deadline.unwrap_or_else(|| now.after(spans.command));
         let windows = channel.exposure == Exposure::Window;
         let unchecked = channel.mutated.is(Mutation::ImmediateUnchecked);
-        let (mut payload, mut window) = (None, None);
+        let (mut payload, mut window, mut list) = (None, None, Vec::new());
         let data = match (request.transfer, request.extent) {
             (Transfer::None, _) | (_, None) => Data::None,
             (Transfer::ToTarget(len), extent) if len <= channel.immediate_data || unchecked && len <= 8192 => {
@@ -183,16 +209,31 @@ impl Outgoing<'_> {
             }
             (transfer, Some(extent)) => {
                 let write = matches!(transfer, Transfer::ToTarget(_));
-                let descriptor = if windows {
-                    window = Some((extent, if write { RemoteAccess::Read } else { RemoteAccess::Write }));
-                    fabric.describe_window(qp, slot, extent)
+                let space = if write {
+                    &channel.write_space
                 } else {
-                    fabric.describe(qp, extent)
+                    &channel.read_space
                 };
-                if write {
-                    Data::Write(descriptor)
+                if space.scattered.has(extent) {
+                    channel.in_pieces += 1;
+                    let pieces = space.scattered.pieces(extent);
+                    list.extend(pieces.map(|piece| fabric.describe(qp, piece)));
+                    if channel.mutated.is(Mutation::OnePieceDescribed) {
+                        list.truncate(1);
+                    }
+                    indirect(&list, extent.len, write)
                 } else {
-                    Data::Read(descriptor)
+                    let descriptor = if windows {
+                        window = Some((extent, if write { RemoteAccess::Read } else { RemoteAccess::Write }));
+                        fabric.describe_window(qp, slot, extent)
+                    } else {
+                        fabric.describe(qp, extent)
+                    };
+                    if write {
+                        Data::Write(descriptor)
+                    } else {
+                        Data::Read(descriptor)
+                    }
                 }
             }
         };
@@ -220,6 +261,22 @@ impl Outgoing<'_> {
         }
         fabric.post_send(qp, slot, u32::try_from(len).unwrap_or(u32::MAX), payload);
         Ok(deadline)
+    }
+}
+
+/// Data in several pieces. The whole table is in the IU, and no target of ours reads it anywhere else: it has no address.
+#[cold]
+fn indirect(list: &[MemoryDescriptor], total: u32, write: bool) -> Data<'_> {
+    let table = MemoryDescriptor {
+        address: 0,
+        key: 0,
+        len: u32::try_from(list.len() * Command::DESCRIPTOR_LEN).unwrap_or(u32::MAX),
+    };
+    let inline = list.into();
+    if write {
+        Data::WriteIndirect { table, total, inline }
+    } else {
+        Data::ReadIndirect { table, total, inline }
     }
 }
 

@@ -83,7 +83,7 @@ impl World {
         let parameters = LoginParameters {
             initiator_port: state.spec.port,
             target_port: self.spec.target.port,
-            descriptors: 12,
+            descriptors: self.spec.descriptors,
             max_it_iu_len: Some(self.spec.target.max_request_len),
             immediate_data: self.spec.immediate_data,
         };
@@ -114,6 +114,7 @@ impl World {
                     write_arena: (SimQueuePair::WRITE_ARENA, arena),
                     exposure,
                     max_transfer: self.spec.max_transfer,
+                    descriptors: self.spec.descriptors,
                     fence: self.spec.fence,
                 };
                 let state = &mut self.sessions[session as usize];

@@ -23,23 +23,25 @@ impl SimFabric {
         };
         let (needed, objection) = match FromInitiator::parse(iu) {
             Ok(FromInitiator::Command(command)) => {
-                let named = match command.data {
-                    Data::Read(descriptor) => Some((descriptor, RemoteAccess::Write)),
-                    Data::Write(descriptor) => Some((descriptor, RemoteAccess::Read)),
-                    _ => None,
-                };
-                let entitled = named.map(|(descriptor, access)| qp.entitle(slot, descriptor, access));
-                let data = match (&entitled, named) {
-                    (Some(Ok(extent)), Some((_, access))) => Some((*extent, access == RemoteAccess::Write)),
-                    _ => payload.map(|extent| (extent, false)),
+                let named = named(&command.data);
+                let entitled: Option<Result<Vec<Extent>, String>> = named.as_ref().map(|(list, access)| {
+                    let pieces = list.iter().map(|descriptor| qp.entitle(slot, *descriptor, *access));
+                    pieces.collect()
+                });
+                let data = match (&entitled, &named) {
+                    (Some(Ok(pieces)), Some((_, access))) => Some((pieces.clone(), *access == RemoteAccess::Write)),
+                    _ => payload.map(|extent| (vec![extent], false)),
                 };
                 let unknown = entitled.and_then(Result::err);
-                if let (Some((_, blocks)), Some((descriptor, _))) = (extent_of(&command.cdb.bytes), named)
+                if let (Some((_, blocks)), Some((list, _))) = (extent_of(&command.cdb.bytes), &named)
                     && let Some(size) = self.target.block_size(command.lun.0)
-                    && descriptor.len != blocks * size
+                    && list.iter().map(|descriptor| descriptor.len).sum::<u32>() != blocks * size
                 {
-                    let what = format!("{blocks} blocks of {size} bytes in {descriptor:?}");
+                    let what = format!("{blocks} blocks of {size} bytes in {list:?}");
                     self.net.checks.broken(now, rule::PROTOCOL, what);
+                }
+                if named.as_ref().is_some_and(|(list, _)| list.len() > 1) {
+                    self.net.tally.count("data in several pieces");
                 }
                 let lease = Lease {
                     slot,
@@ -148,6 +150,26 @@ impl SimFabric {
             let what = format!("{what} {extent:?} while the target may touch it (tag {:#x})", lease.tag);
             self.net.broken(rule::DMA, what);
         }
+    }
+
+    /// As a real fabric does: nobody asks how a target names bytes that are not in an arena.
+    fn check_described(&self, id: QueuePairId, extent: Extent) {
+        let outside = |qp: &SimQueuePair| qp.bytes(extent).is_none();
+        if self.net.queue_pairs.get(&id).is_some_and(outside) {
+            let what = format!("described {extent:?}, which is not in an arena");
+            self.net.broken(rule::DMA, what);
+        }
+    }
+}
+
+/// The memory a command describes, and what the target may do with it.
+fn named(data: &Data<'_>) -> Option<(Vec<MemoryDescriptor>, RemoteAccess)> {
+    match *data {
+        Data::Read(descriptor) => Some((vec![descriptor], RemoteAccess::Write)),
+        Data::Write(descriptor) => Some((vec![descriptor], RemoteAccess::Read)),
+        Data::ReadIndirect { inline, .. } => Some((inline.iter().collect(), RemoteAccess::Write)),
+        Data::WriteIndirect { inline, .. } => Some((inline.iter().collect(), RemoteAccess::Read)),
+        Data::None | Data::WriteImmediate { .. } => None,
     }
 }
 
@@ -317,10 +339,12 @@ impl Fabric for SimFabric {
             key: 0,
             len: 0,
         };
+        self.check_described(qp, extent);
         self.net.queue_pairs.get(&qp).map_or(none, |qp| qp.describe(extent))
     }
 
     fn describe_window(&self, qp: QueuePairId, slot: u16, extent: Extent) -> MemoryDescriptor {
+        self.check_described(qp, extent);
         let described = self.net.queue_pairs.get(&qp).and_then(|qp| {
             let key = qp.windows.next_key(slot)?;
             Some(qp.describe_as(extent, key))

@@ -3,7 +3,7 @@
 use super::check::rule;
 use super::odds::Odds;
 use super::world::{Errand, SLACK, World};
-use crate::fabric::Fabric;
+use crate::fabric::{Extent, Fabric, QueuePairId};
 use crate::scsi::{BlockError, Lun};
 use crate::session::{BlockResult, ChannelError, Event, LunKey, RequestId};
 
@@ -18,16 +18,26 @@ impl World {
             Errand::Mail(from, to, mail) => self.receive(from, to, mail),
             Errand::Supply(id, handle, qp, extent) => {
                 let (reactor, data) = (self.owner(qp), self.client.data(id));
-                self.fabric().net.give_back(qp, extent);
-                self.fabric().copy_in(qp, extent, &data);
+                let mut from = &data[..];
+                for piece in self.pieces(reactor, qp, extent) {
+                    self.fabric().net.give_back(qp, piece);
+                    let (part, rest) = from.split_at((piece.len as usize).min(from.len()));
+                    self.fabric().copy_in(qp, piece, part);
+                    from = rest;
+                }
                 let ok = !Odds::hit(&mut self.rng, self.spec.unsupplied);
                 self.reactors.at(reactor).supplied(handle, ok, now);
                 self.wake(reactor);
             }
             Errand::Take(id, handle, qp, extent) => {
                 let (reactor, mut data) = (self.owner(qp), vec![0; extent.len as usize]);
-                self.fabric().net.give_back(qp, extent);
-                self.fabric().copy_out(qp, extent, &mut data);
+                let mut into = &mut data[..];
+                for piece in self.pieces(reactor, qp, extent) {
+                    self.fabric().net.give_back(qp, piece);
+                    let (part, rest) = into.split_at_mut((piece.len as usize).min(into.len()));
+                    self.fabric().copy_out(qp, piece, part);
+                    into = rest;
+                }
                 self.read_at(reactor, id, data);
                 self.reactors.at(reactor).release(handle, now);
                 self.wake(reactor);
@@ -95,17 +105,28 @@ impl World {
         }
     }
 
+    fn pieces(&mut self, reactor: usize, qp: QueuePairId, extent: Extent) -> Vec<Extent> {
+        self.reactors.at(reactor).pieces(qp, extent).collect()
+    }
+
+    /// The client has an extent from now on.
+    fn lend(&mut self, reactor: usize, qp: QueuePairId, extent: Extent) {
+        for piece in self.pieces(reactor, qp, extent) {
+            self.fabric().net.lend(qp, piece);
+        }
+    }
+
     fn heard(&mut self, reactor: usize, event: Event) {
         let copy = self.spec.profile.copy;
         match event {
             Event::Supply { id, handle, qp, extent } => {
                 self.client.supply(self.reactors.fabric(), reactor, id, extent.len);
-                self.fabric().net.lend(qp, extent);
+                self.lend(reactor, qp, extent);
                 self.after(copy, Errand::Supply(id, handle, qp, extent));
             }
             Event::Data { id, handle, qp, extent } => {
                 self.client.read_ended(self.reactors.fabric(), reactor, id);
-                self.fabric().net.lend(qp, extent);
+                self.lend(reactor, qp, extent);
                 self.after(copy, Errand::Take(id, handle, qp, extent));
             }
             Event::Done { id, result } => {

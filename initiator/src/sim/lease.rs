@@ -14,8 +14,8 @@ pub(super) struct Lease {
     pub(super) tag: u64,
     pub(super) lun: u64,
     pub(super) cdb: [u8; 16],
-    /// The extent, and whether the target writes to it.
-    pub(super) data: Option<(Extent, bool)>,
+    /// Where its data is, and whether the target writes to it.
+    pub(super) data: Option<(Vec<Extent>, bool)>,
     /// When it was posted.
     pub(super) at: Instant,
     pub(super) sent: bool,
@@ -24,6 +24,12 @@ pub(super) struct Lease {
     pub(super) window: bool,
     /// The order of posting, over commands and functions.
     pub(super) serial: u64,
+}
+
+impl Lease {
+    fn pieces(&self) -> &[Extent] {
+        self.data.as_ref().map_or(&[], |(pieces, _)| pieces)
+    }
 }
 
 /// A task management function that may end leases.
@@ -56,7 +62,8 @@ fn overlap(a: Extent, b: Extent) -> bool {
 impl Leases {
     /// The lease whose memory this is.
     pub(super) fn holder(&self, extent: Extent) -> Option<&Lease> {
-        let holds = |lease: &&Lease| lease.data.is_some_and(|(other, _)| overlap(other, extent));
+        let overlaps = |lease: &Lease| lease.pieces().iter().any(|other| overlap(*other, extent));
+        let holds = |lease: &&Lease| overlaps(lease);
         self.leases.iter().find(holds)
     }
 
@@ -65,7 +72,7 @@ impl Leases {
         self.serial += 1;
         lease.serial = self.serial;
         let mut objection = Ok(());
-        if let Some((extent, _)) = lease.data {
+        for &extent in lease.pieces() {
             if let Some(other) = self.holder(extent) {
                 let tag = other.tag;
                 objection = Err(format!("{extent:?} given to a command while tag {tag:#x} has it"));
@@ -159,12 +166,15 @@ impl Leases {
     /// Whether the target may touch these bytes this way.
     pub(super) fn permits(&self, extent: Extent, write: bool) -> bool {
         self.leases.iter().any(|lease| {
-            lease.data.is_some_and(|(own, writes)| {
-                writes == write
-                    && own.region == extent.region
+            let inside = |own: &Extent| {
+                own.region == extent.region
                     && own.offset <= extent.offset
                     && extent.offset + extent.len <= own.offset + own.len
-            })
+            };
+            lease
+                .data
+                .as_ref()
+                .is_some_and(|(own, writes)| *writes == write && own.iter().any(inside))
         })
     }
 
@@ -172,7 +182,7 @@ impl Leases {
     pub(super) fn of_command(&self, lun: u64, lba: u64, write: bool) -> Option<&Lease> {
         self.leases.iter().find(|lease| {
             lease.lun == lun
-                && lease.data.is_some_and(|(_, to_us)| to_us != write)
+                && lease.data.as_ref().is_some_and(|(_, to_us)| *to_us != write)
                 && super::target::extent_of(&lease.cdb).is_some_and(|(at, _)| at == lba)
         })
     }

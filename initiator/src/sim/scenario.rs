@@ -113,6 +113,7 @@ impl Scenario {
             arena: max_transfer * rng.u32(1..=4),
             exposure: Exposure::Pool,
             max_transfer,
+            descriptors: *rng.choice(&[1, 2, 12]).unwrap_or(&1),
             immediate_data: *rng.choice(&[0, 0, 512, 8192]).unwrap_or(&0),
             fence: match rng.u8(0..4) {
                 0 => Fence::Relogin,

@@ -37,6 +37,8 @@ pub struct WorldSpec {
     pub exposure: Exposure,
     /// The longest transfer of one command.
     pub max_transfer: u32,
+    /// How many pieces the data of a command may be in.
+    pub descriptors: u16,
     /// Bytes of the largest write that is to carry its data in the command.
     pub immediate_data: u32,
     /// Whether logical units may be reset.
@@ -69,6 +71,7 @@ impl Default for WorldSpec {
             arena: 1 << 20,
             exposure: Exposure::Pool,
             max_transfer: 256 << 10,
+            descriptors: 1,
             immediate_data: 0,
             fence: Fence::LunReset,
             sessions: vec![SessionSpec {

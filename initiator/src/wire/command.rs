@@ -174,6 +174,11 @@ const _: () = assert!(size_of::<RawCommand>() == FIXED);
 const _: () = assert!(size_of::<RawIndirect>() == INDIRECT_HEADER);
 
 impl<'a> Command<'a> {
+    /// Bytes of a command without its inline descriptors.
+    pub const INDIRECT_LEN: usize = FIXED + INDIRECT_HEADER;
+    /// Bytes of an inline descriptor.
+    pub const DESCRIPTOR_LEN: usize = DESCRIPTOR;
+
     /// Bytes [`Command::emit`] writes: the whole IU, or for immediate data all of it before the data.
     #[must_use]
     #[inline(always)]

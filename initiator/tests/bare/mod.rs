@@ -161,6 +161,7 @@ impl Load {
             write_arena: (RegionId(1), 4 << 20),
             exposure,
             max_transfer: 1 << 20,
+            descriptors: 12,
             fence: Fence::LunReset,
         });
         for number in 0..disks {

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::ReactorError;
 use super::pass::{Pass, find};
 use super::served::{Misuse, Served};
-use crate::backend::{Action, AreaRange, Backend, ForeignRequest, RequestId};
+use crate::backend::{Action, AreaRanges, Backend, ForeignRequest, RequestId};
 use crate::ring::Direction;
 
 impl<B: Backend> Pass<B> {
@@ -26,16 +26,16 @@ impl<B: Backend> Pass<B> {
         }
     }
 
-    fn copy_in(&mut self, id: RequestId, into: AreaRange, now: Instant) -> Result<(), ReactorError> {
+    fn copy_in(&mut self, id: RequestId, into: AreaRanges, now: Instant) -> Result<(), ReactorError> {
         let Some(served) = find(&mut self.queues, id.queue) else {
             return report(id, Misuse::NotHeld);
         };
         let Some(held) = served.holding(id.tag) else {
             return report(id, Misuse::NotHeld);
         };
-        if let Err(misuse) = served.copy_in(id.tag, into.len) {
+        if let Err(misuse) = served.copy_in(id.tag, into.len()) {
             report(id, misuse)?;
-        } else if let Err(error) = self.plane.copy_in(id.queue, id.tag, into)? {
+        } else if let Err(error) = self.plane.copy_in(id.queue, id.tag, &into)? {
             tracing::error!(?id, %error, "a backend's mistake");
             served.copy_refused(id.tag, held);
         } else {
@@ -45,16 +45,16 @@ impl<B: Backend> Pass<B> {
         Ok(())
     }
 
-    fn complete_read(&mut self, id: RequestId, from: AreaRange, now: Instant) -> Result<(), ReactorError> {
+    fn complete_read(&mut self, id: RequestId, from: AreaRanges, now: Instant) -> Result<(), ReactorError> {
         let Some(served) = find(&mut self.queues, id.queue) else {
             return report(id, Misuse::NotHeld);
         };
         let Some(held) = served.holding(id.tag) else {
             return report(id, Misuse::NotHeld);
         };
-        if let Err(misuse) = served.complete_read(id.tag, from.len) {
+        if let Err(misuse) = served.complete_read(id.tag, from.len()) {
             report(id, misuse)?;
-        } else if let Err(error) = self.plane.copy_out_and_commit(id.queue, id.tag, from)? {
+        } else if let Err(error) = self.plane.copy_out_and_commit(id.queue, id.tag, &from)? {
             tracing::error!(?id, %error, "a backend's mistake");
             served.copy_refused(id.tag, held);
         } else {
@@ -69,7 +69,7 @@ impl<B: Backend> Pass<B> {
         &mut self,
         token: u64,
         request: ForeignRequest,
-        range: AreaRange,
+        ranges: AreaRanges,
         direction: Direction,
         now: Instant,
     ) -> Result<(), ReactorError> {
@@ -80,7 +80,7 @@ impl<B: Backend> Pass<B> {
             self.backend.copied_foreign(token, Err(libc::ENODEV), now);
             return Ok(());
         };
-        if let Err(error) = self.plane.copy_foreign(*queue, request, range, direction, token)? {
+        if let Err(error) = self.plane.copy_foreign(*queue, request, &ranges, direction, token)? {
             tracing::error!(?request, %error, "a backend's mistake");
             self.backend.copied_foreign(token, Err(libc::EINVAL), now);
         }

@@ -6,27 +6,16 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
-use io_uring::{opcode, types};
-
-use super::plane::{DataPlane, EnterError, RangeError, copy_position};
+use super::copy::{Direction, Lent, copy_position};
+use super::plane::{DataPlane, EnterError, RangeError};
 use super::tickets::Ticket;
-use crate::backend::{AreaRange, ForeignRequest};
-
-/// Which way a copy goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Direction {
-    /// From a WRITE into an area.
-    In,
-    /// From an area to a READ.
-    Out,
-}
+use crate::backend::{AreaRanges, ForeignRequest};
 
 /// A copy in the kernel's hands.
 #[derive(Debug)]
 pub(super) struct Foreign {
     pub(super) token: u64,
-    pub(super) area: u32,
-    pub(super) len: u32,
+    pub(super) lent: Lent,
     _char_device: Arc<OwnedFd>,
 }
 
@@ -36,34 +25,30 @@ impl DataPlane {
         &mut self,
         queue: u32,
         request: ForeignRequest,
-        range: AreaRange,
+        ranges: &AreaRanges,
         direction: Direction,
         token: u64,
     ) -> Result<Result<(), RangeError>, EnterError> {
+        let refused = || Ok(Err(RangeError(ranges.clone())));
         let Some(char_device) = self.char_device(queue).map(Arc::clone) else {
-            return Ok(Err(RangeError(range)));
+            return refused();
         };
-        let area = self.areas.get_mut(range.area.0);
-        let Some((area, at)) = area.and_then(|area| area.resolve(range).map(|at| (area, at))) else {
-            return Ok(Err(RangeError(range)));
+        let Some(lent) = Lent::new(&mut self.areas, ranges) else {
+            return refused();
         };
-        let fd = types::Fd(char_device.as_raw_fd());
-        let copy = self.foreign.insert(Foreign {
-            token,
-            area: range.area.0,
-            len: range.len,
-            _char_device: char_device,
-        });
-        let Some(copy) = copy else {
-            return Ok(Err(RangeError(range)));
-        };
-        area.copies += 1;
         let position = copy_position(request.queue_id, request.tag);
-        let entry = match direction {
-            Direction::In => opcode::Read::new(fd, at, range.len).offset(position).build(),
-            Direction::Out => opcode::Write::new(fd, at.cast_const(), range.len)
-                .offset(position)
-                .build(),
+        let entry = lent.entry(char_device.as_raw_fd(), position, direction);
+        let area = ranges.pieces().0.area;
+        let foreign = Foreign {
+            token,
+            lent,
+            _char_device: char_device,
+        };
+        let Some(copy) = self.foreign.insert(foreign) else {
+            if let Some(area) = self.areas.get_mut(area.0) {
+                area.copies -= 1;
+            }
+            return refused();
         };
         self.push(&[entry.user_data(Ticket::Foreign { copy }.encode())]).map(Ok)
     }

@@ -7,6 +7,7 @@
 
 mod area;
 mod command;
+mod copy;
 mod descriptors;
 mod foreign;
 mod plane;
@@ -20,8 +21,8 @@ pub use setup::SetupError;
 
 pub(crate) use area::Mapping;
 pub(crate) use command::{ControlError, ControlRing};
+pub(crate) use copy::Direction;
 pub(crate) use descriptors::Descriptor;
-pub(crate) use foreign::Direction;
 pub(crate) use plane::{DataPlane, EnterError, Event, Wait};
 pub(crate) use setup::check as check_io_uring;
 pub(crate) use slots::Slots;

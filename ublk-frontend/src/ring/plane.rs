@@ -5,20 +5,19 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use io_uring::squeue::{Entry, Flags};
+use io_uring::squeue::Entry;
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, types};
-use libublk::sys::{
-    UBLK_QID_OFF, UBLK_TAG_OFF, UBLK_U_IO_COMMIT_AND_FETCH_REQ, UBLK_U_IO_FETCH_REQ, UBLKSRV_IO_BUF_OFFSET,
-};
+use libublk::sys::{UBLK_U_IO_COMMIT_AND_FETCH_REQ, UBLK_U_IO_FETCH_REQ};
 use thiserror::Error;
 
 use super::area::{Area, Mapping, RetiredArea};
+use super::copy::Lent;
 use super::descriptors::{Descriptor, Descriptors};
 use super::foreign::Foreign;
 use super::setup::{SetupError, data_ring};
 use super::slots::Slots;
 use super::tickets::Ticket;
-use crate::backend::{AreaId, AreaRange};
+use crate::backend::{AreaId, AreaRanges};
 
 /// `io_uring_enter` failed in a way that does not pass.
 #[derive(Debug, Error)]
@@ -26,9 +25,9 @@ use crate::backend::{AreaId, AreaRange};
 pub(crate) struct EnterError(#[source] io::Error);
 
 /// A range that does not lie in a mapped area.
-#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("no such bytes: {0:?}")]
-pub(crate) struct RangeError(pub(crate) AreaRange);
+pub(crate) struct RangeError(pub(crate) AreaRanges);
 
 /// Whether `enter` sleeps.
 #[derive(Clone, Copy, Debug)]
@@ -58,27 +57,21 @@ pub(crate) enum Event {
     Doorbell { more: bool },
 }
 
-/// Where a tag's copy goes, while there is one.
-#[derive(Clone, Copy, Debug)]
-struct Copying {
-    area: u32,
-    len: u32,
-}
-
 #[derive(Debug)]
-struct Queue {
+pub(super) struct Queue {
     descriptors: Descriptors,
-    char_device: Arc<OwnedFd>,
-    id: u16,
-    copying: Box<[Option<Copying>]>,
+    pub(super) char_device: Arc<OwnedFd>,
+    pub(super) id: u16,
+    /// What each tag's copy names, while there is one.
+    pub(super) copying: Box<[Option<Lent>]>,
     /// Commands and copies in the kernel's hands.
-    pending: u32,
+    pub(super) pending: u32,
 }
 
 /// See the module's head. Field order is drop order: the ring goes before the memory its entries name.
 pub(crate) struct DataPlane {
     ring: IoUring,
-    queues: Slots<Queue>,
+    pub(super) queues: Slots<Queue>,
     pub(super) areas: Slots<Area>,
     /// Copies for requests of other reactors.
     pub(super) foreign: Slots<Foreign>,
@@ -108,7 +101,7 @@ impl DataPlane {
         let flags = rustix::fs::fcntl_getfl(&*char_device)?;
         rustix::fs::fcntl_setfl(&*char_device, flags | rustix::fs::OFlags::NONBLOCK)?;
         let descriptors = Descriptors::map(&char_device, id, depth)?;
-        let copying = vec![None; usize::from(depth)].into_boxed_slice();
+        let copying = (0..depth).map(|_| None).collect();
         let queue = Queue {
             descriptors,
             char_device,
@@ -171,46 +164,6 @@ impl DataPlane {
         self.push(&[entry])
     }
 
-    /// Copies a WRITE's first bytes into an area.
-    pub(crate) fn copy_in(
-        &mut self,
-        queue: u32,
-        tag: u16,
-        into: AreaRange,
-    ) -> Result<Result<(), RangeError>, EnterError> {
-        let Some(entry) = self.copy(queue, tag, into, |fd, at, len, position| {
-            opcode::Read::new(fd, at, len).offset(position).build()
-        }) else {
-            return Ok(Err(RangeError(into)));
-        };
-        self.push(&[entry]).map(Ok)
-    }
-
-    /// Copies bytes of an area to the beginning of a READ and, if all of them got there, commits it. The two entries
-    /// are linked: a failed or short copy cancels the commit (its completion says `ECANCELED`).
-    pub(crate) fn copy_out_and_commit(
-        &mut self,
-        queue: u32,
-        tag: u16,
-        from: AreaRange,
-    ) -> Result<Result<(), RangeError>, EnterError> {
-        let Ok(result) = i32::try_from(from.len) else {
-            return Ok(Err(RangeError(from)));
-        };
-        let Some(copy) = self.copy(queue, tag, from, |fd, at, len, position| {
-            opcode::Write::new(fd, at.cast_const(), len)
-                .offset(position)
-                .build()
-                .flags(Flags::IO_LINK)
-        }) else {
-            return Ok(Err(RangeError(from)));
-        };
-        let Some(commit) = self.command(queue, tag, UBLK_U_IO_COMMIT_AND_FETCH_REQ, result) else {
-            return Ok(Err(RangeError(from)));
-        };
-        self.push(&[copy, commit]).map(Ok)
-    }
-
     /// A multishot poll for readability. The number may be closed or reused at any time: no memory depends on it.
     pub(crate) fn watch(&mut self, fd: RawFd, watch: u32) -> Result<(), EnterError> {
         self.poll(fd, Ticket::Watch { watch })
@@ -267,8 +220,8 @@ impl DataPlane {
             }
         };
         let argument = flags.contains(EnterFlags::EXT_ARG).then_some(&arguments);
-        // SAFETY: the entries submitted name areas and files that `self` holds until they complete (`pending` and
-        // `copies` guard them); the argument lives through the call, and its type is the one EXT_ARG asks for.
+        // SAFETY: the entries submitted name areas, lists of their pieces and files that `self` holds until they complete
+        // (`pending`, `copies` and `Lent` guard them); the argument lives through the call, and its type is the one EXT_ARG asks for.
         match unsafe { submitter.enter(submit, least, flags.bits(), argument) } {
             Ok(_) => Ok(()),
             Err(error) => match error.raw_os_error() {
@@ -305,20 +258,14 @@ impl DataPlane {
                         continue;
                     };
                     entry.pending = entry.pending.saturating_sub(1);
-                    if let Some(area) = areas.get_mut(copying.area) {
-                        area.copies -= 1;
-                    }
-                    let result = copied(result, copying.len);
+                    let result = copying.came_back(areas, result);
                     Event::Copied { queue, tag, result }
                 }
                 Some(Ticket::Foreign { copy }) => {
                     let Some(ended) = foreign.remove(copy) else { continue };
-                    if let Some(area) = areas.get_mut(ended.area) {
-                        area.copies -= 1;
-                    }
                     Event::CopiedForeign {
                         token: ended.token,
-                        result: copied(result, ended.len),
+                        result: ended.lent.came_back(areas, result),
                     }
                 }
                 Some(Ticket::Watch { watch }) => Event::Watch { watch, result, more },
@@ -333,7 +280,7 @@ impl DataPlane {
         }
     }
 
-    fn command(&mut self, handle: u32, tag: u16, operation: u32, result: i32) -> Option<Entry> {
+    pub(super) fn command(&mut self, handle: u32, tag: u16, operation: u32, result: i32) -> Option<Entry> {
         let queue = self.queues.get_mut(handle)?;
         queue.pending += 1;
         // struct ublksrv_io_cmd { u16 q_id; u16 tag; s32 result; u64 addr; }, addr 0 as USER_COPY demands
@@ -345,32 +292,6 @@ impl DataPlane {
             .cmd(command)
             .build();
         Some(entry.user_data(Ticket::Command { queue: handle, tag }.encode()))
-    }
-
-    /// Accounts for a copy and builds its entry; `None` when the tag already copies or the range is not an area's.
-    fn copy(
-        &mut self,
-        handle: u32,
-        tag: u16,
-        range: AreaRange,
-        build: impl FnOnce(types::Fd, *mut u8, u32, u64) -> Entry,
-    ) -> Option<Entry> {
-        let queue = self.queues.get_mut(handle)?;
-        let slot = queue.copying.get_mut(usize::from(tag))?;
-        if slot.is_some() {
-            return None;
-        }
-        let area = self.areas.get_mut(range.area.0)?;
-        let at = area.resolve(range)?;
-        area.copies += 1;
-        *slot = Some(Copying {
-            area: range.area.0,
-            len: range.len,
-        });
-        queue.pending += 1;
-        let position = copy_position(queue.id, tag);
-        let entry = build(types::Fd(queue.char_device.as_raw_fd()), at, range.len, position);
-        Some(entry.user_data(Ticket::Copy { queue: handle, tag }.encode()))
     }
 
     fn poll(&mut self, fd: RawFd, ticket: Ticket) -> Result<(), EnterError> {
@@ -390,35 +311,6 @@ impl DataPlane {
                 return Ok(());
             }
             self.enter(Wait::No)?;
-        }
-    }
-}
-
-/// What the completion of a copy of so many bytes says.
-fn copied(result: i32, len: u32) -> Result<(), i32> {
-    match u32::try_from(result) {
-        Ok(copied) if copied == len => Ok(()),
-        Ok(_) => Err(libc::EIO),
-        Err(_) => Err(-result),
-    }
-}
-
-/// Where the data of a tag's request begins in `/dev/ublkcN` (USER_COPY). The offset is added, not a flag: tags of 64
-/// and more carry into its bit.
-pub(super) fn copy_position(queue_id: u16, tag: u16) -> u64 {
-    u64::from(UBLKSRV_IO_BUF_OFFSET) + (u64::from(queue_id) << UBLK_QID_OFF) + (u64::from(tag) << UBLK_TAG_OFF)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_tag_has_a_position_of_its_own() {
-        let tag_of = |position: u64| (position - u64::from(UBLKSRV_IO_BUF_OFFSET)) >> UBLK_TAG_OFF & 0xffff;
-        for tag in [0, 1, 63, 64, 127, 4095] {
-            assert_eq!(tag_of(copy_position(3, tag)), u64::from(tag));
-            assert_eq!(copy_position(3, tag) >> UBLK_QID_OFF, 3);
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::fabric::QueuePairId;
 use crate::scsi::Cdb;
 use crate::scsi::cdb::Operation;
 use crate::time::Instant;
+use crate::wire::MemoryDescriptor;
 use crate::wire::command::immediate_data;
 use crate::wire::{
     Command, Data, FromInitiator, IMMEDIATE_DATA_OFFSET, LogoutReason, Response, TargetLogout, TaskManagement,
@@ -300,8 +301,22 @@ impl Target {
             Data::None => Memory::None,
             Data::Read(descriptor) => Memory::In(vec![descriptor]),
             Data::Write(descriptor) => Memory::Out(vec![descriptor]),
-            Data::ReadIndirect { inline, .. } => Memory::In(inline.iter().collect()),
-            Data::WriteIndirect { inline, .. } => Memory::Out(inline.iter().collect()),
+            Data::ReadIndirect { table, total, inline } | Data::WriteIndirect { table, total, inline } => {
+                let list: Vec<MemoryDescriptor> = inline.iter().collect();
+                let sum: u32 = list.iter().map(|descriptor| descriptor.len).sum();
+                let whole = usize::try_from(table.len).is_ok_and(|len| len == list.len() * Command::DESCRIPTOR_LEN);
+                if !whole || sum != total {
+                    // As LIO and SCST, which take a table that is in the IU and no other.
+                    net.broken(
+                        rule::PROTOCOL,
+                        format!("{table:?} of {total} bytes, with {list:?} inline"),
+                    );
+                }
+                match command.data {
+                    Data::ReadIndirect { .. } => Memory::In(list),
+                    _ => Memory::Out(list),
+                }
+            }
             Data::WriteImmediate { len } => match immediate_data(iu, IMMEDIATE_DATA_OFFSET, len) {
                 Ok(bytes) => {
                     buffer = bytes.to_vec();
