@@ -265,12 +265,12 @@ impl Accepted {
                 return Err(error);
             }
         };
-        let mut parts = ChannelParts::new(queue_pair, sends, receives)?.with_windows(windows)?;
-        let read_region = parts.add_region(read)?;
-        let write_region = parts.add_region(write)?;
         let place = |region, area| ReactorArena { region, len, area };
-        let qp = reactor
-            .ask(|reply| {
+        let added = async {
+            let mut parts = ChannelParts::new(queue_pair, sends, receives)?.with_windows(windows)?;
+            let read_region = parts.add_region(read)?;
+            let write_region = parts.add_region(write)?;
+            let channel = |reply| {
                 Message::AddChannel(Box::new(NewChannel {
                     parts,
                     session: ground.key,
@@ -284,8 +284,19 @@ impl Accepted {
                     write_arena: place(write_region, write_area),
                     reply,
                 }))
-            })
-            .await?;
+            };
+            Ok::<_, ChannelSetupError>(reactor.ask(channel).await?)
+        };
+        let qp = match added.await {
+            Ok(qp) => qp,
+            Err(error) => {
+                // Who tries again for ever must not leave something behind each time.
+                for area in [read_area, write_area] {
+                    reactor.remove_area(area).await;
+                }
+                return Err(error);
+            }
+        };
         let (watch, ended) = oneshot::channel();
         let connection = tokio::spawn(watch_connection(connection, ended, lost));
         Ok(Channel {
