@@ -41,7 +41,8 @@ def new_disk(before, lun):
 
 
 # The default of 30 us covers the round trip of a small request on real cores, some 10 to 25 us. The same round trip takes
-# 300 to 500 us in an emulated guest, and so the wait for it is as much longer.
+# 300 to 500 us in an emulated guest, and so the wait for it is as much longer; but not where instructions are counted, as
+# those of the wait are.
 SPIN = 400
 
 
@@ -50,11 +51,11 @@ class Ours:
 
     name = "ublk-srp"
 
-    def __init__(self, options="", program="ublk-srp", number=0):
+    def __init__(self, options="", program="ublk-srp", number=0, counted=False):
         words = options.split(",")
         self.options = ",".join(word for word in words if not word.startswith("--"))
         self.daemon_options = [word for word in words if word.startswith("--")]
-        if not any(word.startswith("--spin") for word in self.daemon_options):
+        if not counted and not any(word.startswith("--spin") for word in self.daemon_options):
             self.daemon_options.append(f"--spin={SPIN}")
         self.program = (program, "--socket", f"/run/ublk-srp/bench{number}.sock")
         self.initiator_ext = number
@@ -218,14 +219,14 @@ class UblkMemory:
             raise Failed("the memory device does not end") from None
 
 
-def named(name, number):
+def named(name, number, counted):
     """A peer by its name; ublk-srp may have a program (ublk-srp@/opt/ublk-srp/old) and, after a
     colon, options of the target (ch_count=1) and of the daemon (--spin=0)."""
     kind, _, options = name.partition(":")
     kind, _, program = kind.partition("@")
     if kind not in PEERS:
         raise SystemExit(f"no peer {kind!r}; there are {', '.join(PEERS)}")
-    peer = Ours(options, program or "ublk-srp", number) if kind == Ours.name else PEERS[kind]()
+    peer = Ours(options, program or "ublk-srp", number, counted) if kind == Ours.name else PEERS[kind]()
     peer.name = name
     return peer
 

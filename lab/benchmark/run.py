@@ -94,7 +94,7 @@ def main():
         if settings["limits"]:
             result["limits"] = peers.raw_limits(2)
         for number, name in enumerate(settings["peers"]):
-            peer = peers.named(name, number)
+            peer = peers.named(name, number, settings["counted"])
             print(f"starting {name}", file=sys.stderr, flush=True)
             running.append((peer, peer.start()))
         for number in range(settings["rounds"]):

@@ -38,6 +38,7 @@ class Settings:
     network: list = field(default_factory=list)  # QEMU arguments for the guest's wire
     keep: int = None  # seconds the guest may outlive the process that booted it
     append: str = ""
+    counted: bool = False  # the guest's clock counts instructions
 
 
 @dataclass
@@ -60,7 +61,7 @@ def _shared(path, tag, readonly):
 
 def _command(settings, folder, image):
     release = image.kernel(settings.kernel)
-    accelerator = qemu.accelerator(image)
+    accelerator = qemu.COUNTED if settings.counted else qemu.accelerator(image)
     command = qemu.base_command(accelerator, image.boot_files(release), settings.cpus, settings.memory)
     command += [
         "-append", f"{KERNEL_ARGUMENTS} {settings.append}",

@@ -73,6 +73,8 @@ def markdown(result, found):
         f"{versions['nvme-cli']}, {versions['open-iscsi']}, {versions['ublk-srp']}; {result['settings']['rounds']} rounds "
         f"of {result['settings']['seconds']} s.\n"
     ]
+    if result["settings"]["counted"]:
+        out.append("A second is 10^9 instructions, of all processors together: 10,000 IOPS are 100,000 for a request.\n")
     out.append(f"Ratio to {reference} (median over rounds, quartiles), and the median itself:\n")
     lines = []
     for point in result["points"]:

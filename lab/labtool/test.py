@@ -171,6 +171,7 @@ def main(arguments):
                 in_guests(tally, kernel, chosen_cases(chosen, kernel), chosen.full)
             if not chosen.only:
                 step(tally, "benchmark, short form", ["lab/bench", "--short"])
+                step(tally, "benchmark by instructions, short form", ["lab/bench", "--counted", "--short"])
                 step(tally, "growth, short form", ["lab/bench", "--scale", "--short"])
     print(f"{tally.passed} passed, {tally.failed} failed", flush=True)
     return 1 if tally.failed or not tally.passed else 0
