@@ -119,20 +119,25 @@ impl Cdb {
 
     /// READ of `blocks` logical blocks, in the 10-byte form where it reaches, else the 16-byte form.
     #[must_use]
+    #[inline(always)]
     pub fn read(lba: u64, blocks: u32, fua: bool) -> Self {
-        match (u32::try_from(lba), u16::try_from(blocks)) {
-            (Ok(lba), Ok(blocks)) => Self::read_10(lba, blocks, fua),
-            _ => Self::read_16(lba, blocks, fua),
-        }
+        Self::transfer([READ_10, READ_16], lba, blocks, fua)
     }
 
     /// WRITE of `blocks` logical blocks, in the 10-byte form where it reaches, else the 16-byte form. `fua` asks
     /// for the data to be on the medium before status (SBC-3).
     #[must_use]
+    #[inline(always)]
     pub fn write(lba: u64, blocks: u32, fua: bool) -> Self {
+        Self::transfer([WRITE_10, WRITE_16], lba, blocks, fua)
+    }
+
+    /// In the 10-byte form where it reaches, else the 16-byte form, with the code of either.
+    #[inline(always)]
+    fn transfer([short, long]: [u8; 2], lba: u64, blocks: u32, fua: bool) -> Self {
         match (u32::try_from(lba), u16::try_from(blocks)) {
-            (Ok(lba), Ok(blocks)) => Self::write_10(lba, blocks, fua),
-            _ => Self::write_16(lba, blocks, fua),
+            (Ok(lba), Ok(blocks)) => Self::transfer_10(short, lba, blocks, fua),
+            _ => Self::transfer_16(long, lba, blocks, if fua { FUA } else { 0 }),
         }
     }
 
@@ -160,17 +165,26 @@ impl Cdb {
         Self::transfer_16(WRITE_16, lba, blocks, if fua { FUA } else { 0 })
     }
 
+    #[inline(always)]
     fn transfer_10(code: u8, lba: u32, blocks: u16, fua: bool) -> Self {
-        let flags = if fua { FUA } else { 0 };
-        Self::new(&[(0, &[code, flags]), (2, &lba.to_be_bytes()), (7, &blocks.to_be_bytes())])
+        Self::packed(
+            code,
+            if fua { FUA } else { 0 },
+            u128::from(lba) << 80 | u128::from(blocks) << 56,
+        )
     }
 
+    #[cold]
     fn transfer_16(code: u8, lba: u64, blocks: u32, flags: u8) -> Self {
-        Self::new(&[
-            (0, &[code, flags]),
-            (2, &lba.to_be_bytes()),
-            (10, &blocks.to_be_bytes()),
-        ])
+        Self::packed(code, flags, u128::from(lba) << 48 | u128::from(blocks) << 16)
+    }
+
+    /// Put together as a big-endian number: one is made for every command, and numbers stay in registers. `fields` is
+    /// all behind the first two bytes.
+    #[inline(always)]
+    fn packed(code: u8, flags: u8, fields: u128) -> Self {
+        let number = u128::from(code) << 120 | u128::from(flags) << 112 | fields;
+        Self::from_bytes(number.to_be_bytes())
     }
 
     /// SYNCHRONIZE CACHE (10) (SBC-3) of the whole medium, status only once it is done.

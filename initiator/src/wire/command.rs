@@ -198,6 +198,7 @@ impl<'a> Command<'a> {
     /// For [`Data::WriteImmediate`] that is [`IMMEDIATE_DATA_OFFSET`] and the data must be sent right behind.
     ///
     /// # Errors
+    /// When `buf` is too short, or there are more inline descriptors than an IU can count.
     #[inline(always)]
     pub fn emit(&self, buf: &mut [u8]) -> Result<usize, WireError> {
         let (formats, data_out_count, data_in_count) = match self.data {
@@ -209,7 +210,9 @@ impl<'a> Command<'a> {
             Data::ReadIndirect { inline, .. } => (INDIRECT, 0, count(&inline)?),
             Data::WriteIndirect { inline, .. } => (INDIRECT << 4, count(&inline)?, 0),
         };
-        let raw = RawCommand {
+        let len = self.emitted_len();
+        let (raw, rest) = layout::place::<RawCommand>(layout::slot(buf, len, WHAT)?, WHAT)?;
+        *raw = RawCommand {
             opcode: opcode::COMMAND,
             solicited: 0,
             reserved2: [0; 3],
@@ -225,13 +228,10 @@ impl<'a> Command<'a> {
             additional_cdb: 0,
             cdb: self.cdb.bytes,
         };
-        let len = self.emitted_len();
-        let (fixed, rest) = layout::slot(buf, len, WHAT)?.split_at_mut(FIXED);
-        fixed.copy_from_slice(raw.as_bytes());
         match self.data {
             Data::None => {}
             Data::Read(buffer) | Data::Write(buffer) => {
-                rest.copy_from_slice(RawDescriptor::from(buffer).as_bytes());
+                *layout::place::<RawDescriptor>(rest, WHAT)?.0 = buffer.into();
             }
             Data::WriteImmediate { len } => {
                 let (descriptor, room) = rest.split_at_mut(4);

@@ -61,6 +61,19 @@ pub(in crate::wire) fn slot<'a>(buf: &'a mut [u8], need: usize, what: &'static s
     buf.get_mut(..need).ok_or(WireError::SlotTooShort { what, need, have })
 }
 
+/// A part of an IU where it is to be written, and what is behind it.
+#[inline(always)]
+pub(in crate::wire) fn place<'a, T>(
+    buf: &'a mut [u8],
+    what: &'static str,
+) -> Result<(&'a mut T, &'a mut [u8]), WireError>
+where
+    T: FromBytes + IntoBytes + KnownLayout + Immutable + Unaligned,
+{
+    let (need, have) = (size_of::<T>(), buf.len());
+    T::mut_from_prefix(buf).map_err(|_| WireError::SlotTooShort { what, need, have })
+}
+
 /// Writes an IU that has no variable part.
 pub(in crate::wire) fn emit<T>(raw: &T, buf: &mut [u8], what: &'static str) -> Result<usize, WireError>
 where
