@@ -182,10 +182,10 @@ impl SrpBackend {
             EngineEvent::Done { id, result } => {
                 self.complete(ublk_id(id), result.map_err(BlockError::errno), out);
             }
-            EngineEvent::HandOver(handover) => self.hand_over(handover, out),
+            EngineEvent::HandOver(handover) => self.hand_over(*handover, out),
             EngineEvent::Reply { id, result } => {
                 if let Some(reply) = self.controls.remove(&id.0) {
-                    let _ = reply.send(result);
+                    let _ = reply.send(result.map(|reply| *reply));
                 }
             }
             // Nothing asks for task management yet.
@@ -195,7 +195,7 @@ impl SrpBackend {
                     reactor: self.reactor,
                     qp,
                     session,
-                    reason,
+                    reason: *reason,
                 });
             }
             EngineEvent::ChannelClosed { qp, session } => {

@@ -200,9 +200,9 @@ impl ArenaSpace {
 
 /// The order of the smallest block that holds `len` bytes.
 fn order_of(len: u32) -> usize {
-    // The bits that the number of its last unit takes.
+    // The bits that the number of its last unit takes, and one more, so that there is one.
     let last = len.saturating_sub(1) / UNIT;
-    (u32::BITS - last.leading_zeros()) as usize
+    (2 * last + 1).ilog2() as usize
 }
 
 #[cfg(test)]

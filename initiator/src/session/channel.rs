@@ -5,10 +5,11 @@ use std::collections::VecDeque;
 pub use srp_addressing::Fence;
 
 use super::buffer::ArenaSpace;
+use super::due::NEVER;
 use super::login::Granted;
 use super::mutation::{Mutated, Mutation};
 use super::request::SessionKey;
-use super::slots::{Slot, SlotPlan};
+use super::slots::{SendSlot, SlotPlan};
 use super::start::Transfer;
 use super::task::Ladder;
 use crate::fabric::{Exposure, QueuePairId, RegionId, WorkError};
@@ -84,11 +85,10 @@ pub(super) struct Channel {
     /// Index into the engine's sessions.
     pub(super) session_index: usize,
     pub(super) credits: i64,
-    /// Commands that took their credit but are not sent yet.
+    /// Commands that took their credit but are not sent yet: the caller is copying their data in.
     pub(super) unsent: u32,
     pub(super) plan: SlotPlan,
-    pub(super) slots: Vec<Slot>,
-    pub(super) generation: Vec<u32>,
+    pub(super) slots: Vec<SendSlot>,
     pub(super) free_commands: Vec<u16>,
     pub(super) free_tasks: Vec<u16>,
     pub(super) free_answers: Vec<u16>,
@@ -101,11 +101,10 @@ pub(super) struct Channel {
     pub(super) receives_posted: u32,
     pub(super) read_space: ArenaSpace,
     pub(super) write_space: ArenaSpace,
-    /// Extents the caller is copying from or to.
-    pub(super) extents_lent: u32,
-    pub(super) commands_out: u32,
+    /// Commands that ended with data the caller is copying out.
+    pub(super) returned: u32,
     /// No command is overdue before this.
-    pub(super) next_check: Option<Instant>,
+    pub(super) next_check: Instant,
     pub(super) max_it_iu_len: u32,
     pub(super) immediate_data: u32,
     pub(super) exposure: Exposure,
@@ -149,8 +148,7 @@ impl Channel {
             credits: i64::from(setup.granted.request_limit),
             unsent: 0,
             plan,
-            slots: vec![Slot::Free; usize::from(plan.sends)],
-            generation: vec![0; usize::from(plan.sends)],
+            slots: vec![SendSlot::FREE; usize::from(plan.sends)],
             free_commands: (0..plan.commands).rev().collect(),
             owed_answers: VecDeque::with_capacity(plan.answers().len()),
             free_tasks: plan.tasks().collect(),
@@ -160,9 +158,8 @@ impl Channel {
             receives_posted: 0,
             read_space: ArenaSpace::new(setup.read_arena.0, setup.read_arena.1, setup.max_transfer),
             write_space: ArenaSpace::new(setup.write_arena.0, setup.write_arena.1, setup.max_transfer),
-            extents_lent: 0,
-            commands_out: 0,
-            next_check: None,
+            returned: 0,
+            next_check: NEVER,
             max_it_iu_len: setup.granted.max_it_iu_len,
             immediate_data: setup.granted.immediate_data,
             exposure: setup.exposure,
@@ -223,7 +220,7 @@ impl Channel {
 
     /// Notes that a command waits for credit that nothing under way can bring.
     pub(super) fn starve(&mut self, limit: Instant) {
-        if self.credits <= 1 && self.commands_out == 0 && self.starved.is_none() {
+        if self.credits <= 1 && self.commands_out() == 0 && self.starved.is_none() {
             self.starved = Some(limit);
         }
     }
@@ -237,6 +234,7 @@ impl Channel {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::slots::Window;
 
     fn channel(limit: i32) -> Channel {
         let granted = Granted {
@@ -266,9 +264,9 @@ mod tests {
     #[test]
     fn the_last_credit_is_kept() {
         let mut channel = channel(3);
-        for request in 0..2 {
+        for _ in 0..2 {
             assert!(channel.can_start());
-            channel.claim(request).expect("slot");
+            channel.claim().expect("slot");
         }
         assert!(!channel.can_start());
         assert_eq!((channel.credits, channel.zero_credit), (1, 1));
@@ -277,11 +275,16 @@ mod tests {
     #[test]
     fn a_tag_of_an_earlier_use_of_the_slot_is_stale() {
         let mut channel = channel(2);
-        let (slot, old) = channel.claim(7).expect("slot");
+        let posted = |channel: &mut Channel, request| {
+            let (slot, tag) = channel.claim().expect("slot");
+            channel.posted(slot, request, Window::Closed, NEVER);
+            (slot, tag)
+        };
+        let (slot, old) = posted(&mut channel, 7);
         assert_eq!(channel.slot_of_tag(old), Some(slot));
-        channel.unclaim(slot);
+        channel.free_command(slot);
         assert_eq!(channel.slot_of_tag(old), None);
-        assert_eq!(channel.claim(8).map(|(slot, _)| slot), Some(slot));
+        assert_eq!(posted(&mut channel, 8).0, slot);
         assert_eq!(channel.slot_of_tag(old), None);
         assert_eq!(channel.slot_of_tag(channel.tag(slot)), Some(slot));
         assert_eq!(channel.slot_of_tag(u64::MAX), None);

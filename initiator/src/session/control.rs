@@ -123,6 +123,6 @@ impl<F: Fabric> Engine<F> {
     }
 
     fn task_done(&mut self, id: RequestId, result: Result<TaskResponse, BlockError>) {
-        self.events.push_back(Event::TaskDone { id, result });
+        self.events.push(Event::TaskDone { id, result });
     }
 }

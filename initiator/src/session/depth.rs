@@ -4,42 +4,45 @@
 //! commands as it is given went well, until it takes whatever credit allows again.
 
 use super::engine::Engine;
-use super::request::Key;
+use super::request::{Key, Request, Stage};
 use crate::fabric::Fabric;
+use crate::scsi::outcome;
 
 /// From here on a unit's depth is not limited any more: no channel has more credit in use.
 const UNLIMITED: u32 = 256;
 
-/// The commands of one logical unit that left its queue and have not ended, and how many there may be.
+/// How many commands of one logical unit may have left its queue and not ended, and how many have.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Depth {
-    pub(super) out: u32,
     pub(super) limit: Option<u32>,
+    /// Counted while there is a limit.
+    out: u32,
     /// Commands that went well since the limit last changed.
     good: u32,
 }
 
 impl Depth {
+    #[inline(always)]
     pub(super) fn is_full(&self) -> bool {
         self.limit.is_some_and(|limit| self.out >= limit)
     }
 
+    /// A command left the queue.
+    #[inline(always)]
+    pub(super) fn left(&mut self) {
+        if self.limit.is_some() {
+            self.out += 1;
+        }
+    }
+
     /// The unit refused a command, one of `out`.
-    pub(super) fn refused(&mut self) {
-        let half = (self.out / 2).max(1);
+    fn refused(&mut self, out: u32) {
+        let half = (out / 2).max(1);
         self.limit = Some(self.limit.map_or(half, |limit| limit.min(half)));
-        self.good = 0;
+        (self.out, self.good) = (out, 0);
     }
 
-    /// A command ended, or goes back to its queue; true where the queue may have rested till then.
-    #[inline(always)]
-    pub(super) fn came_back(&mut self) -> bool {
-        self.out -= 1;
-        self.limit.is_some()
-    }
-
-    #[inline(always)]
-    pub(super) fn went_well(&mut self) {
+    fn went_well(&mut self) {
         let Some(limit) = self.limit else { return };
         self.good += 1;
         if self.good >= limit {
@@ -50,15 +53,66 @@ impl Depth {
 }
 
 impl<F: Fabric> Engine<F> {
-    /// A command that had left its queue ended, or goes back to it.
+    /// A command was answered.
+    #[inline(always)]
+    pub(super) fn ended(&mut self, queue: usize, status: u8) {
+        let refused = matches!(status, outcome::BUSY | outcome::TASK_SET_FULL);
+        if refused || self.limited > 0 {
+            self.adjust(queue, refused);
+        }
+    }
+
+    #[cold]
+    fn adjust(&mut self, index: usize, refused: bool) {
+        let out = if refused { self.commands_of(index) } else { 0 };
+        let Some(queue) = &mut self.queues[index] else { return };
+        let before = queue.depth.limit;
+        if refused {
+            // The refused one itself at least.
+            queue.depth.refused(out.max(1));
+        } else {
+            queue.depth.went_well();
+        }
+        let after = queue.depth.limit;
+        self.limited = self.limited + usize::from(after.is_some()) - usize::from(before.is_some());
+        if before.or(after).is_some() {
+            queue.depth.out -= 1;
+            // It may have rested till now.
+            queue.make_ready(index, &mut self.sessions);
+        }
+    }
+
+    /// How many commands of a queue have left it and not ended.
+    pub(super) fn commands_of(&self, index: usize) -> u32 {
+        if let Some(queue) = &self.queues[index]
+            && queue.depth.limit.is_some()
+        {
+            return queue.depth.out;
+        }
+        let left = |request: &Request| matches!(request.stage, Stage::Filling | Stage::Sent);
+        let out = self
+            .requests
+            .iter()
+            .filter(|(_, request)| request.queue == index && left(request));
+        u32::try_from(out.count()).unwrap_or(u32::MAX)
+    }
+
+    /// A command that had left its queue ended unanswered, or goes back to it.
     pub(super) fn came_back(&mut self, key: Key) {
         let Some(request) = self.requests.get(key) else { return };
         let index = request.queue;
         let Some(queue) = &mut self.queues[index] else { return };
-        if queue.depth.came_back() {
-            self.make_ready(index);
+        if queue.depth.limit.is_some() {
+            queue.depth.out -= 1;
+            queue.make_ready(index, &mut self.sessions);
             self.dirty = true;
         }
+    }
+
+    /// Forgets a queue.
+    pub(super) fn vacate(&mut self, index: usize) {
+        let limit = self.queues[index].take().and_then(|queue| queue.depth.limit);
+        self.limited -= usize::from(limit.is_some());
     }
 }
 
@@ -68,18 +122,14 @@ mod tests {
 
     #[test]
     fn halved_when_refused_and_raised_one_by_one() {
-        let mut depth = Depth {
-            out: 20,
-            ..Depth::default()
-        };
-        depth.refused();
+        let mut depth = Depth::default();
+        depth.refused(20);
         assert_eq!(depth.limit, Some(10));
-        depth.refused();
+        depth.refused(20);
         assert_eq!(depth.limit, Some(10), "what is out was sent before the first refusal");
         (0..10).for_each(|_| depth.went_well());
         assert_eq!(depth.limit, Some(11));
-        depth.out = 1;
-        depth.refused();
+        depth.refused(1);
         assert_eq!(depth.limit, Some(1));
         depth.out = 0;
         assert!(!depth.is_full(), "one can always be sent");
@@ -87,11 +137,8 @@ mod tests {
 
     #[test]
     fn a_limit_ends() {
-        let mut depth = Depth {
-            out: 400,
-            ..Depth::default()
-        };
-        depth.refused();
+        let mut depth = Depth::default();
+        depth.refused(400);
         assert_eq!(depth.limit, Some(200));
         (0..UNLIMITED * UNLIMITED).for_each(|_| depth.went_well());
         assert_eq!(depth.limit, None);

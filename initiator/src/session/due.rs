@@ -12,19 +12,22 @@ use crate::time::Instant;
 impl Channel {
     /// When something of it is due at the latest.
     #[inline]
-    fn deadline(&self) -> Option<Instant> {
+    fn deadline(&self) -> Instant {
         if self.ladder.is_none() && self.starved.is_none() && self.leaving.is_none() {
             return self.next_check;
         }
-        let check = self.ladder.map_or(self.next_check, |ladder| Some(ladder.limit));
+        let check = self.ladder.map_or(self.next_check, |ladder| ladder.limit);
         let starved = self.starved.filter(|_| self.credits <= 1);
-        sooner(sooner(check, starved), self.leaving)
+        check.min(starved.unwrap_or(NEVER)).min(self.leaving.unwrap_or(NEVER))
     }
 
     /// Before when nothing can be done about what is overdue, or may be. With a ladder there may be at any time.
-    fn due(&self) -> Option<Instant> {
-        let ladder = self.ladder.map(|_| Instant::default());
-        sooner(sooner(self.next_check, self.starved), sooner(self.leaving, ladder))
+    fn due(&self) -> Instant {
+        if self.ladder.is_some() {
+            return Instant::default();
+        }
+        let starved = self.starved.unwrap_or(NEVER);
+        self.next_check.min(starved).min(self.leaving.unwrap_or(NEVER))
     }
 }
 
@@ -61,7 +64,7 @@ impl<F: Fabric> Engine<F> {
         self.expire(now);
         self.end_delays(now);
         let channels = self.channels.iter().flatten().filter(|channel| channel.is_open());
-        let due = channels.filter_map(Channel::due).chain(self.next_expiry).min();
+        let due = channels.map(Channel::due).chain(self.next_expiry).min();
         self.due = due.unwrap_or(NEVER);
     }
 
@@ -84,38 +87,37 @@ impl<F: Fabric> Engine<F> {
     /// When [`Engine::pump`] has to be called again at the latest.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        let mut at = self.next_expiry.filter(|_| self.requests.len() > 0);
+        let mut at = match self.next_expiry {
+            Some(expiry) if self.requests.len() > 0 => expiry,
+            _ => NEVER,
+        };
         for channel in self.channels.iter().flatten() {
-            if channel.is_open()
-                && let Some(limit) = channel.deadline()
-                && at.is_none_or(|at| limit < at)
-            {
-                at = Some(limit);
+            if channel.is_open() {
+                at = at.min(channel.deadline());
             }
         }
         if self.is_pending() {
-            self.pending_deadline(at)
-        } else {
-            at
+            at = self.pending_deadline(at);
         }
+        (at < NEVER).then_some(at)
     }
 
     /// Whether anything is to be tried in each pass.
     #[inline]
     fn is_pending(&self) -> bool {
-        !(self.delayed.is_empty() && self.fences.is_empty() && self.tasks.is_empty())
+        self.delayed.len() | self.fences.len() | self.tasks.len() != 0
     }
 
     #[cold]
-    fn pending_deadline(&self, mut at: Option<Instant>) -> Option<Instant> {
+    fn pending_deadline(&self, mut at: Instant) -> Instant {
         for &key in &self.delayed {
             if let Some(Stage::Delayed(until)) = self.requests.get(key).map(|request| request.stage) {
-                at = sooner(at, Some(until));
+                at = at.min(until);
             }
         }
         let fences = self.fences.iter().map(|fence| fence.limit);
         let tasks = self.tasks.iter().map(|task| task.limit);
-        fences.chain(tasks).fold(at, |at, limit| sooner(at, Some(limit)))
+        fences.chain(tasks).fold(at, Instant::min)
     }
 }
 

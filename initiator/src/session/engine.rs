@@ -8,15 +8,15 @@ use std::time::Duration;
 
 use super::channel::{Channel, ChannelError, ChannelSetup};
 use super::control::Task;
-use super::due::{NEVER, sooner};
-use super::event::{Event, Handle};
+use super::due::NEVER;
+use super::event::{Event, Events, Handle};
 use super::failover::Fenced;
 use super::key_map::KeyMap;
 use super::mutation::{Mutated, Mutation};
 use super::queue::Queue;
 use super::request::{
-    BlockOperation, BlockRequest, BlockResult, Control, ControlRequest, Key, LunKey, Purpose, Request, RequestId,
-    Requests, SessionKey, Stage,
+    BlockRequest, BlockResult, Control, ControlRequest, Key, LunKey, Purpose, Request, RequestId, Requests, SessionKey,
+    Stage,
 };
 use super::start::Transfer;
 use crate::fabric::{Completion, Fabric, QueuePairId};
@@ -101,6 +101,10 @@ pub struct Engine<F> {
     pub(super) sessions: Vec<Option<SessionState>>,
     session_index: KeyMap<SessionKey, usize>,
     pub(super) queues: Vec<Option<Queue>>,
+    /// Queues that were removed and still have requests.
+    removed: usize,
+    /// Queues of units that are given fewer commands than there is credit for.
+    pub(super) limited: usize,
     pub(super) disks: KeyMap<LunKey, usize>,
     pub(super) delayed: Vec<Key>,
     /// No request that waits is over before this.
@@ -109,7 +113,7 @@ pub struct Engine<F> {
     pub(super) due: Instant,
     pub(super) fences: Vec<Fenced>,
     pub(super) tasks: Vec<Task>,
-    pub(super) events: VecDeque<Event>,
+    pub(super) events: Events,
     completions: Vec<Completion>,
     /// A pass has something to dispatch.
     pub(super) dirty: bool,
@@ -132,13 +136,15 @@ impl<F: Fabric> Engine<F> {
             sessions: Vec::new(),
             session_index: KeyMap::default(),
             queues: Vec::new(),
+            removed: 0,
+            limited: 0,
             disks: KeyMap::default(),
             delayed: Vec::new(),
             next_expiry: None,
             due: NEVER,
             fences: Vec::new(),
             tasks: Vec::new(),
-            events: VecDeque::with_capacity(BATCH * 2),
+            events: Events::with_capacity(BATCH * 2),
             completions: Vec::with_capacity(BATCH),
             dirty: false,
             mutated: Mutated::default(),
@@ -206,6 +212,7 @@ impl<F: Fabric> Engine<F> {
         self.fail_waiting(queue, BlockError::Offline);
         if let Some(queue) = &mut self.queues[queue] {
             queue.removed = true;
+            self.removed += 1;
         }
         self.drop_queue(queue);
     }
@@ -213,7 +220,7 @@ impl<F: Fabric> Engine<F> {
     /// Lets go of a queue that lost a request, if it was removed.
     #[inline]
     pub(super) fn forsake(&mut self, queue: usize) {
-        if self.queues[queue].as_ref().is_some_and(|queue| queue.removed) {
+        if self.removed > 0 {
             self.drop_queue(queue);
         }
     }
@@ -231,47 +238,40 @@ impl<F: Fabric> Engine<F> {
             session.queues.retain(|&other| other != index);
             session.ready.retain(|&other| other != index);
         }
-        self.queues[index] = None;
+        self.vacate(index);
+        self.removed -= 1;
     }
 
     /// Takes a block request. It ends with [`Event::Done`] or [`Event::Data`].
     pub fn submit(&mut self, request: BlockRequest) {
-        match self.check(&request) {
-            Ok((queue, transfer)) => self.enqueue(queue, Purpose::Block(request), transfer, None, false),
-            Err(why) => self.done(request.id, Err(why)),
-        }
-    }
-
-    /// The queue of a block request, and what it moves.
-    #[inline(always)]
-    pub(super) fn check(&self, request: &BlockRequest) -> Result<(usize, Transfer), BlockError> {
-        let &queue = self.disks.get(&request.lun).ok_or(BlockError::Offline)?;
-        let state = self.queues[queue].as_ref().ok_or(BlockError::Offline)?;
-        let fits = request
-            .lba
-            .checked_add(u64::from(request.blocks))
-            .is_some_and(|end| end <= state.blocks);
-        let len = request.blocks.checked_mul(state.block_size);
-        let transfer = match (request.operation, len) {
-            (BlockOperation::Flush, _) => Transfer::None,
-            (BlockOperation::Read, Some(len)) if fits && len > 0 => Transfer::ToInitiator(len),
-            (BlockOperation::Write { .. }, Some(len)) if fits && len > 0 => Transfer::ToTarget(len),
-            _ => return Err(BlockError::Invalid),
+        let index = self.disks.get(&request.lun).copied();
+        let queue = index.and_then(|index| Some((index, self.queues[index].as_mut()?)));
+        let Some((index, queue)) = queue else {
+            return self.done(request.id, Err(BlockError::Offline));
         };
-        Ok((queue, transfer))
+        let transfer = match queue.transfer(&request) {
+            Ok(transfer) => transfer,
+            Err(why) => return self.done(request.id, Err(why)),
+        };
+        let key = self
+            .requests
+            .insert(Request::new(index, queue.lun, Purpose::Block(request), transfer));
+        queue.push(key, self.mutated.is(Mutation::LastInFirstOut), &mut self.requests);
+        queue.make_ready(index, &mut self.sessions);
+        self.dirty = true;
     }
 
     /// Takes a control request. It ends with [`Event::Reply`].
     pub fn submit_control(&mut self, request: ControlRequest, now: Instant) {
         let index = self.session_index.get(&request.session);
         let Some(session) = index.and_then(|&index| self.sessions[index].as_ref()) else {
-            self.events.push_back(Event::Reply {
+            self.events.push(Event::Reply {
                 id: request.id,
                 result: Err(BlockError::Transport),
             });
             return;
         };
-        let (queue, deadline) = (session.control, Some(now + request.timeout));
+        let (queue, lun, deadline) = (session.control, request.lun, Some(now + request.timeout));
         let transfer = match request.data_in {
             0 => Transfer::None,
             len => Transfer::ToInitiator(len),
@@ -280,48 +280,11 @@ impl<F: Fabric> Engine<F> {
             request,
             sense: Vec::new(),
         });
-        self.enqueue(queue, Purpose::Control(control), transfer, deadline, false);
-    }
-
-    /// The data of a [`Event::Supply`] is in place, or could not be had.
-    pub fn supplied(&mut self, handle: Handle, ok: bool, now: Instant) {
-        let Some(request) = self.requests.get_mut(handle.0) else {
-            return;
-        };
-        if request.stage != Stage::Filling {
-            debug_assert!(false, "supplied twice");
-            return;
-        }
-        request.filled = ok;
-        let queue = request.queue;
-        let (Some(index), slot) = (request.channel, request.slot) else {
-            return;
-        };
-        let Some(channel) = &mut self.channels[index] else {
-            return;
-        };
-        channel.extents_lent -= 1;
-        if !channel.is_open() || !ok {
-            channel.unclaim(slot);
-            self.came_back(handle.0);
-            let removed = self.queues[queue].as_ref().is_none_or(|queue| queue.removed);
-            if ok && !removed && (self.is_connected(queue) || self.may_part(handle.0)) {
-                self.detach(handle.0);
-                self.push_waiting(handle.0, true);
-                return self.settle(index, now);
-            }
-            let why = if ok { BlockError::Transport } else { BlockError::Io };
-            self.end(handle.0, Err(why));
-            self.dirty = !self.mutated.is(Mutation::UnsuppliedSilently);
-            self.settle(index, now);
-            return;
-        }
-        if !channel.may_send() {
-            channel.unclaim(slot);
-            self.came_back(handle.0);
-            return self.push_waiting(handle.0, true);
-        }
-        self.send(handle.0, now);
+        let key = self.requests.insert(Request {
+            deadline,
+            ..Request::new(queue, lun, Purpose::Control(control), transfer)
+        });
+        self.push_waiting(key, self.mutated.is(Mutation::LastInFirstOut));
     }
 
     /// The data of a [`Event::Data`] has been taken.
@@ -338,7 +301,7 @@ impl<F: Fabric> Engine<F> {
         };
         let mut open = false;
         if let Some(channel) = &mut self.channels[index] {
-            channel.extents_lent -= 1;
+            channel.returned -= 1;
             open = channel.is_open();
             // Only reads are returned.
             if let Some(extent) = request.extent {
@@ -384,7 +347,7 @@ impl<F: Fabric> Engine<F> {
         self.fail_waiting(control, BlockError::Transport);
         self.session_index.remove(&key);
         self.sessions[index] = None;
-        self.queues[control] = None;
+        self.vacate(control);
     }
 
     /// Does what can be done now. True when anything happened.
@@ -394,15 +357,12 @@ impl<F: Fabric> Engine<F> {
         loop {
             self.completions.clear();
             self.fabric.poll(&mut self.completions);
-            let full = self.completions.len() == self.completions.capacity();
-            progress |= !self.completions.is_empty();
-            for at in 0..self.completions.len() {
-                let completion = self.completions[at];
-                if let Some(index) = self.by_qp.again(completion.qp) {
-                    self.completed(index, completion, now);
-                }
+            if self.completions.is_empty() {
+                break;
             }
-            if !full {
+            progress = true;
+            self.reap(now);
+            if self.completions.len() < self.completions.capacity() {
                 break;
             }
         }
@@ -416,57 +376,26 @@ impl<F: Fabric> Engine<F> {
         progress
     }
 
+    /// Acts on what the fabric has finished.
+    // What a pass with nothing to do can do without is in functions of its own: it does not save their registers.
+    #[inline(never)]
+    fn reap(&mut self, now: Instant) {
+        let mut at = 0;
+        while let Some(&completion) = self.completions.get(at) {
+            at += 1;
+            if let Some(index) = self.by_qp.again(completion.qp) {
+                self.completed(index, completion, now);
+            }
+        }
+    }
+
     /// The next thing to say.
     pub fn next_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        self.events.pop()
     }
 
     pub(super) fn done(&mut self, id: RequestId, result: BlockResult) {
-        self.events.push_back(Event::Done { id, result });
-    }
-
-    #[inline(always)]
-    pub(super) fn enqueue(
-        &mut self,
-        queue: usize,
-        purpose: Purpose,
-        transfer: Transfer,
-        deadline: Option<Instant>,
-        foreign: bool,
-    ) {
-        let key = self.insert(queue, purpose, transfer, deadline, foreign);
-        if let Some(deadline) = deadline {
-            self.next_expiry = sooner(self.next_expiry, Some(deadline));
-            self.due = self.due.min(deadline);
-        }
-        self.link(queue, key, self.mutated.is(Mutation::LastInFirstOut));
-    }
-
-    #[inline(always)]
-    pub(super) fn insert(
-        &mut self,
-        queue: usize,
-        purpose: Purpose,
-        transfer: Transfer,
-        deadline: Option<Instant>,
-        foreign: bool,
-    ) -> Key {
-        self.requests.insert(Request {
-            purpose,
-            transfer,
-            stage: Stage::Waiting,
-            queue,
-            next: None,
-            channel: None,
-            slot: 0,
-            extent: None,
-            filled: false,
-            attempts: 0,
-            deadline,
-            answer: None,
-            told: false,
-            foreign,
-        })
+        self.events.put(|| Event::Done { id, result });
     }
 
     /// The place of a session.

@@ -10,6 +10,7 @@
 use super::channel::{Channel, Fence};
 use super::engine::Engine;
 use super::mutation::Mutation;
+use super::queue::detach;
 use super::request::{BlockOperation, Key, Purpose, Stage};
 use crate::fabric::Fabric;
 use crate::scsi::BlockError;
@@ -66,13 +67,8 @@ impl<F: Fabric> Engine<F> {
 
     /// Takes a request that is not with the target off its channel: another one has other buffers.
     pub(super) fn detach(&mut self, key: Key) {
-        let Some(request) = self.requests.get_mut(key) else {
-            return;
-        };
-        let (extent, index, transfer) = (request.extent.take(), request.channel.take(), request.transfer);
-        request.filled = false;
-        if let (Some(extent), Some(index)) = (extent, index) {
-            self.give_back(index, transfer, extent);
+        if let Some(request) = self.requests.get_mut(key) {
+            detach(request, &mut self.channels);
         }
     }
 

@@ -37,7 +37,7 @@ impl<F: Fabric> Engine<F> {
     /// Commands at targets whose answer is expected.
     #[must_use]
     pub fn in_flight(&self) -> u32 {
-        self.channels.iter().flatten().map(|channel| channel.commands_out).sum()
+        self.channels.iter().flatten().map(Channel::commands_out).sum()
     }
 
     /// Whether the completion of a SEND has to be heard of, also when the target says nothing more. Else a sleeper
@@ -59,7 +59,7 @@ impl<F: Fabric> Engine<F> {
         let channel = self.channels[*self.by_qp.get(&qp)?].as_ref()?;
         Some(ChannelState {
             credits: channel.credits,
-            commands: channel.commands_out,
+            commands: channel.commands_out(),
             zero_credit: channel.zero_credit,
             aborts: channel.aborts,
             resets: channel.resets,
@@ -71,9 +71,10 @@ impl<F: Fabric> Engine<F> {
     /// What a disk has under way.
     #[must_use]
     pub fn disk_state(&self, key: LunKey) -> Option<DiskState> {
-        let queue = self.queues[*self.disks.get(&key)?].as_ref()?;
+        let &index = self.disks.get(&key)?;
+        let queue = self.queues[index].as_ref()?;
         Some(DiskState {
-            commands: queue.depth.out,
+            commands: self.commands_of(index),
             depth: queue.depth.limit,
         })
     }

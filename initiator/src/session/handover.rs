@@ -13,7 +13,7 @@ use super::engine::Engine;
 use super::event::Event;
 use super::failover::Fenced;
 use super::mutation::Mutation;
-use super::request::{BlockOperation, BlockRequest, Key, Purpose, SessionKey, Stage};
+use super::request::{BlockOperation, BlockRequest, Key, Purpose, Request, SessionKey, Stage};
 use crate::fabric::Fabric;
 use crate::scsi::BlockError;
 use crate::session::Fence;
@@ -61,21 +61,35 @@ impl<F: Fabric> Engine<F> {
             doubtful,
             deadline,
         } = handover;
-        let (queue, transfer) = match self.check(&request) {
-            Ok(found) => found,
+        let taken = match self.check(request) {
+            Ok(checked) => Request {
+                deadline,
+                foreign,
+                ..checked
+            },
             Err(why) => return self.done(request.id, Err(why)),
         };
+        let queue = taken.queue;
         if !doubtful || self.mutated.is(Mutation::TakenOverUnfenced) {
-            return self.enqueue(queue, Purpose::Block(request), transfer, deadline, foreign);
+            let key = self.requests.insert(taken);
+            return self.push_waiting(key, self.mutated.is(Mutation::LastInFirstOut));
         }
         if self.is_connected(queue) && self.can_reset(queue) {
-            let key = self.insert(queue, Purpose::Block(request), transfer, deadline, foreign);
+            let key = self.requests.insert(taken);
             return self.await_reset(key, queue, now);
         }
         if !self.is_connected(queue) && (foreign || self.is_elsewhere(queue)) {
-            return self.events.push_back(Event::HandOver(handover));
+            return self.events.push(Event::HandOver(Box::new(handover)));
         }
         self.done(request.id, Err(BlockError::Transport));
+    }
+
+    /// A request of a disk that there is, within its bounds.
+    fn check(&self, request: BlockRequest) -> Result<Request, BlockError> {
+        let &index = self.disks.get(&request.lun).ok_or(BlockError::Offline)?;
+        let queue = self.queues[index].as_ref().ok_or(BlockError::Offline)?;
+        let transfer = queue.transfer(&request)?;
+        Ok(Request::new(index, queue.lun, Purpose::Block(request), transfer))
     }
 
     /// A write of unknown fate joins those that wait for the reset of their unit.
@@ -147,7 +161,7 @@ impl<F: Fabric> Engine<F> {
         let forgotten = request.foreign && self.mutated.is(Mutation::ForeignForgotten);
         self.forget(key);
         if !forgotten {
-            self.events.push_back(Event::HandOver(handover));
+            self.events.push(Event::HandOver(Box::new(handover)));
         }
         if self.mutated.is(Mutation::HandedOverAndEnded) {
             self.done(block.id, Err(BlockError::Transport));

@@ -17,6 +17,7 @@ mod handover;
 mod key_map;
 mod login;
 mod mutation;
+mod post;
 mod queue;
 mod receive;
 mod request;

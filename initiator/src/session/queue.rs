@@ -5,10 +5,10 @@ use super::depth::Depth;
 use super::due::sooner;
 use super::engine::{Engine, SessionState};
 use super::mutation::Mutation;
-use super::request::{Key, Request, Stage};
-use super::start::Transfer;
+use super::request::{BlockOperation, BlockRequest, Key, Request, Requests, Stage};
+use super::start::{Start, Transfer};
 use crate::fabric::Fabric;
-use crate::scsi::{BlockError, Lun, outcome};
+use crate::scsi::{BlockError, Lun};
 use crate::time::Instant;
 
 /// The requests of one logical unit (or of a session's control side) that wait for their turn.
@@ -24,7 +24,8 @@ pub(super) struct Queue {
     pub(super) ready: bool,
     pub(super) depth: Depth,
     head: Option<Key>,
-    tail: Option<Key>,
+    /// The last, while there is a first.
+    tail: Key,
 }
 
 impl Queue {
@@ -38,12 +39,28 @@ impl Queue {
             ready: false,
             depth: Depth::default(),
             head: None,
-            tail: None,
+            tail: 0,
         }
     }
 
     pub(super) fn control(session: usize) -> Self {
         Self::new(session, Lun::default(), 0, 0)
+    }
+
+    /// What a block request moves.
+    #[inline(always)]
+    pub(super) fn transfer(&self, request: &BlockRequest) -> Result<Transfer, BlockError> {
+        let fits = request
+            .lba
+            .checked_add(u64::from(request.blocks))
+            .is_some_and(|end| end <= self.blocks);
+        let len = request.blocks.checked_mul(self.block_size);
+        match (request.operation, len) {
+            (BlockOperation::Flush, _) => Ok(Transfer::None),
+            (BlockOperation::Read, Some(len)) if fits && len > 0 => Ok(Transfer::ToInitiator(len)),
+            (BlockOperation::Write { .. }, Some(len)) if fits && len > 0 => Ok(Transfer::ToTarget(len)),
+            _ => Err(BlockError::Invalid),
+        }
     }
 
     /// Puts the queue at `index` into its session's ring if it has something in it.
@@ -59,24 +76,29 @@ impl Queue {
     }
 
     /// The first request is taken off; `next` came behind it.
+    #[inline]
     pub(super) fn advance(&mut self, next: Option<Key>) {
         self.head = next;
-        if next.is_none() {
-            self.tail = None;
-        }
     }
-}
 
-/// A command of the queue at `index` was answered.
-#[inline(always)]
-pub(super) fn ended(queues: &mut [Option<Queue>], index: usize, status: u8, sessions: &mut [Option<SessionState>]) {
-    let Some(queue) = &mut queues[index] else { return };
-    match status {
-        outcome::BUSY | outcome::TASK_SET_FULL => queue.depth.refused(),
-        _ => queue.depth.went_well(),
-    }
-    if queue.depth.came_back() {
-        queue.make_ready(index, sessions);
+    /// Puts a request that waits at the end or in front.
+    #[inline(always)]
+    pub(super) fn push(&mut self, key: Key, front: bool, requests: &mut Requests) {
+        match (front, self.head) {
+            (_, None) => (self.head, self.tail) = (Some(key), key),
+            (true, head) => {
+                self.head = Some(key);
+                if let Some(request) = requests.get_mut(key) {
+                    request.next = head;
+                }
+            }
+            (false, Some(_)) => {
+                if let Some(last) = requests.get_mut(self.tail) {
+                    last.next = Some(key);
+                }
+                self.tail = key;
+            }
+        }
     }
 }
 
@@ -93,37 +115,10 @@ impl<F: Fabric> Engine<F> {
             self.next_expiry = sooner(self.next_expiry, Some(deadline));
             self.due = self.due.min(deadline);
         }
-        self.link(index, key, front);
-    }
-
-    /// The same for a request that says already that it waits, without a deadline.
-    #[inline(always)]
-    pub(super) fn link(&mut self, index: usize, key: Key, front: bool) {
         let Some(queue) = &mut self.queues[index] else { return };
-        match (front, queue.head, queue.tail) {
-            (true, Some(head), _) => {
-                queue.head = Some(key);
-                if let Some(request) = self.requests.get_mut(key) {
-                    request.next = Some(head);
-                }
-            }
-            (false, Some(_), Some(tail)) => {
-                queue.tail = Some(key);
-                if let Some(last) = self.requests.get_mut(tail) {
-                    last.next = Some(key);
-                }
-            }
-            _ => (queue.head, queue.tail) = (Some(key), Some(key)),
-        }
+        queue.push(key, front, &mut self.requests);
         queue.make_ready(index, &mut self.sessions);
         self.dirty = true;
-    }
-
-    /// Puts a queue with something in it into its session's ring.
-    pub(super) fn make_ready(&mut self, index: usize) {
-        if let Some(queue) = &mut self.queues[index] {
-            queue.make_ready(index, &mut self.sessions);
-        }
     }
 
     /// The request that is next in a queue.
@@ -168,6 +163,7 @@ impl<F: Fabric> Engine<F> {
     }
 
     /// Starts what credits, slots and buffers allow, each logical unit in its turn.
+    #[inline(never)]
     pub(super) fn dispatch(&mut self, now: Instant) {
         for index in 0..self.sessions.len() {
             let session = self.sessions[index].as_ref();
@@ -177,29 +173,15 @@ impl<F: Fabric> Engine<F> {
         }
     }
 
+    #[inline(never)]
     fn dispatch_session(&mut self, index: usize, now: Instant) {
         loop {
-            let Some(session) = &self.sessions[index] else { return };
-            let Some(&queue) = session.ready.front() else { return };
-            let front = self.queues[queue].as_ref();
-            let Some((request, full)) = front.and_then(|queue| Some((queue.head?, queue.depth.is_full()))) else {
-                self.next_queue(index, queue);
-                continue;
-            };
-            if session.channels.is_empty() {
-                self.part_with(queue);
-                continue;
-            }
-            if full {
-                // It comes back with the next command of its that ends.
-                self.rest(index);
-                continue;
-            }
-            match self.start_somewhere(request, index, now) {
-                Started::Yes if self.mutated.is(Mutation::NoTurns) => {}
-                Started::Yes => self.next_queue(index, queue),
-                Started::Refused => {}
-                Started::NoBuffer => {
+            match self.take_turns(index, now) {
+                Halt::Wait => return,
+                Halt::NoChannel(queue) => self.part_with(queue),
+                Halt::Refused(queue) => self.refuse(queue),
+                Halt::Unsendable(key) => self.unsendable(key),
+                Halt::NoBuffer => {
                     // What holds a buffer already, to be sent again, must not wait behind what needs one.
                     let place = self.content(index);
                     if self.mutated.is(Mutation::HoldersInLine) {
@@ -211,81 +193,86 @@ impl<F: Fabric> Engine<F> {
                         return;
                     }
                 }
-                Started::Wait => return,
             }
         }
     }
 
-    /// Takes the queue in front out of the ring.
-    fn rest(&mut self, session: usize) {
-        let Some(session) = &mut self.sessions[session] else {
-            return;
+    /// Starts requests of a session, each logical unit in its turn, until something is in the way.
+    #[inline(always)]
+    fn take_turns(&mut self, index: usize, now: Instant) -> Halt {
+        let Some(session) = &mut self.sessions[index] else {
+            return Halt::Wait;
         };
-        if let Some(index) = session.ready.pop_front()
-            && let Some(queue) = &mut self.queues[index]
-        {
-            queue.ready = false;
-        }
-    }
-
-    /// Starts a request on the channel it has a buffer of, or on the first that can take it.
-    fn start_somewhere(&mut self, key: Key, session: usize, now: Instant) -> Started {
-        let bound = self.bound(key, session);
-        let Some(turn) = self.sessions[session].as_ref().map(|state| state.turn) else {
-            return Started::Wait;
-        };
-        let mut outcome = Started::Wait;
-        for offset in 0.. {
-            let Some(state) = &mut self.sessions[session] else {
-                break;
+        while let Some(&front) = session.ready.front() {
+            let Some(queue) = &mut self.queues[front] else {
+                session.ready.pop_front();
+                continue;
             };
-            if offset >= state.channels.len() {
-                break;
+            let Some(key) = queue.head else {
+                session.rest(queue);
+                continue;
+            };
+            if session.channels.is_empty() {
+                return Halt::NoChannel(front);
             }
-            let mut place = turn + offset;
-            if place >= state.channels.len() {
-                place %= state.channels.len();
+            if queue.depth.is_full() {
+                // It comes back with the next command of its that ends.
+                session.rest(queue);
+                continue;
             }
-            // The next command goes to the next channel, if this one takes it.
-            state.turn = if bound.is_none() { place + 1 } else { turn };
-            let index = bound.unwrap_or(state.channels[place]);
-            let started = self.start(key, index, now);
-            if started == Started::Yes {
-                return started;
+            let Some(request) = self.requests.get_mut(key) else {
+                return Halt::Wait;
+            };
+            let mut bound = None;
+            if let (Some(_), Some(index)) = (request.extent, request.channel) {
+                let forever = self.mutated.is(Mutation::BoundForEver);
+                bound = bound_to(index, request, &session.channels, &mut self.channels, forever);
             }
-            if started == Started::NoBuffer {
-                outcome = started;
+            let mut start = Start {
+                fabric: &mut self.fabric,
+                events: &mut self.events,
+                spans: &self.spans,
+                due: &mut self.due,
+                now,
+            };
+            // On the channel it has a buffer of, or on the first that can take it.
+            let channels = session.channels.len();
+            let turn = if session.turn < channels { session.turn } else { 0 };
+            let mut outcome = Started::Wait;
+            for offset in 0..channels {
+                let mut place = turn + offset;
+                if place >= channels {
+                    place -= channels;
+                }
+                let index = bound.unwrap_or(session.channels[place]);
+                let Some(channel) = &mut self.channels[index] else {
+                    continue;
+                };
+                let started = start.start(key, request, index, channel, queue);
+                if started != Started::Wait {
+                    outcome = started;
+                }
+                if matches!(started, Started::Yes | Started::Unsendable) && bound.is_none() {
+                    // The next command goes to the next channel, if that takes it.
+                    session.turn = place + 1;
+                }
+                if !matches!(started, Started::Wait | Started::NoBuffer) || bound.is_some() {
+                    break;
+                }
             }
-            if started == Started::Refused || bound.is_some() {
-                outcome = started;
-                break;
+            match outcome {
+                Started::Yes if self.mutated.is(Mutation::NoTurns) => {}
+                Started::Yes => session.next_queue(front, queue),
+                Started::Unsendable => {
+                    session.next_queue(front, queue);
+                    return Halt::Unsendable(key);
+                }
+                Started::Refused => return Halt::Refused(front),
+                Started::NoBuffer => return Halt::NoBuffer,
+                Started::Wait => return Halt::Wait,
             }
         }
-        if let Some(state) = &mut self.sessions[session] {
-            state.turn = turn;
-        }
-        outcome
-    }
-
-    /// The channel that a request has a buffer of, if it is to go there.
-    #[inline]
-    fn bound(&mut self, key: Key, session: usize) -> Option<usize> {
-        let request = self.requests.get(key)?;
-        let index = request.channel.filter(|_| request.extent.is_some())?;
-        self.bound_to(index, key, session)
-    }
-
-    #[cold]
-    fn bound_to(&mut self, index: usize, key: Key, session: usize) -> Option<usize> {
-        if self.has_room(index) || self.mutated.is(Mutation::BoundForEver) {
-            return Some(index);
-        }
-        let channels = self.sessions[session].as_ref().map(|session| &session.channels);
-        if channels.is_some_and(|channels| channels.iter().any(|&other| self.has_room(other))) {
-            // Its data is copied once more; waiting, it would keep those behind it from the other channel.
-            self.detach(key);
-        }
-        None
+        Halt::Wait
     }
 
     fn has_room(&self, channel: usize) -> bool {
@@ -337,25 +324,56 @@ impl<F: Fabric> Engine<F> {
         holders.iter().for_each(|&key| self.detach(key));
         !holders.is_empty()
     }
+}
 
-    /// Moves the queue in front to the end, or out of the ring when it is empty.
-    #[inline]
-    fn next_queue(&mut self, session: usize, front: usize) {
-        let ready = self.queues[front].as_mut().is_some_and(|queue| {
-            queue.ready = queue.head.is_some();
-            queue.ready
-        });
-        let Some(session) = &mut self.sessions[session] else {
-            return;
-        };
-        debug_assert_eq!(session.ready.front(), Some(&front), "another queue came to the front");
-        if ready && session.ready.len() == 1 {
-            return;
+impl SessionState {
+    /// The queue in front leaves the ring.
+    fn rest(&mut self, front: &mut Queue) {
+        front.ready = false;
+        self.ready.pop_front();
+    }
+
+    /// The queue in front had its turn: it goes to the end, or leaves the ring when it is empty.
+    #[inline(always)]
+    fn next_queue(&mut self, index: usize, front: &mut Queue) {
+        if front.head.is_none() {
+            self.rest(front);
+        } else if self.ready.len() > 1 {
+            self.ready.pop_front();
+            self.ready.push_back(index);
         }
-        session.ready.pop_front();
-        if ready {
-            session.ready.push_back(front);
-        }
+    }
+}
+
+/// The channel that a request has a buffer of, if it is to go there.
+#[cold]
+fn bound_to(
+    index: usize,
+    request: &mut Request,
+    others: &[usize],
+    channels: &mut [Option<Channel>],
+    forever: bool,
+) -> Option<usize> {
+    let has_room = |index: usize| channels[index].as_ref().is_some_and(Channel::has_room);
+    if has_room(index) || forever {
+        return Some(index);
+    }
+    if others.iter().any(|&other| has_room(other)) {
+        // Its data is copied once more; waiting, it would keep those behind it from the other channel.
+        detach(request, channels);
+    }
+    None
+}
+
+/// Takes a request that is not with the target off its channel: another one has other buffers.
+pub(super) fn detach(request: &mut Request, channels: &mut [Option<Channel>]) {
+    let (extent, index) = (request.extent.take(), request.channel.take());
+    request.filled = false;
+    if let (Some(extent), Some(index)) = (extent, index)
+        && let Some(channel) = &mut channels[index]
+        && let Some(space) = channel.space(request.transfer)
+    {
+        space.release(extent);
     }
 }
 
@@ -364,10 +382,26 @@ impl<F: Fabric> Engine<F> {
 pub(super) enum Started {
     /// It left its queue for the target.
     Yes,
-    /// It left its queue and failed.
+    /// It left its queue, and the IU does not hold it.
+    Unsendable,
+    /// It is longer than any request may be.
     Refused,
     /// Credit or slot is short.
     Wait,
     /// The arena has no room.
     NoBuffer,
+}
+
+/// Why no more requests are started.
+enum Halt {
+    /// None waits, or credit or slot is short.
+    Wait,
+    /// The arena has no room for the one in front.
+    NoBuffer,
+    /// The session of the queue in front has no channel here.
+    NoChannel(usize),
+    /// The request in front of a queue is longer than any may be.
+    Refused(usize),
+    /// An IU does not hold a request that left its queue.
+    Unsendable(Key),
 }

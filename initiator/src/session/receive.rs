@@ -3,7 +3,6 @@
 use super::channel::{AnswerKind, Channel, ChannelError};
 use super::engine::Engine;
 use super::mutation::Mutation;
-use super::queue::ended;
 use super::request::{Answer, Purpose, Stage};
 use super::slots::{Slot, Window};
 use crate::fabric::{Completion, Fabric, QueuePairId, WorkError, WorkKind};
@@ -69,7 +68,7 @@ impl<F: Fabric> Engine<F> {
             return;
         };
         channel.sends_posted = channel.sends_posted.saturating_sub(1);
-        if let Some(Slot::Command { sending, answered, .. }) = channel.slots.get_mut(usize::from(slot)) {
+        if let Some(Slot::Command { sending, answered, .. }) = channel.state(slot) {
             *sending = false;
             let expected = !*answered && !self.mutated.is(Mutation::WindowClosedEarly);
             if expected && channel.is_open() {
@@ -85,7 +84,7 @@ impl<F: Fabric> Engine<F> {
         let Some(channel) = &mut self.channels[index] else {
             return;
         };
-        match channel.slots.get_mut(usize::from(slot)) {
+        match channel.state(slot) {
             Some(Slot::Command {
                 request,
                 answered,
@@ -115,56 +114,43 @@ impl<F: Fabric> Engine<F> {
         self.settle(index, now);
     }
 
-    /// An IU arrived. Its receive is posted again once it was dealt with.
+    /// An IU arrived. Its receive is posted again once it was read.
     #[inline(always)]
     fn received(&mut self, qp: QueuePairId, index: usize, slot: u16, len: u32, now: Instant) {
-        if self.channels[index].is_none() {
-            return;
-        }
-        if let Err(reason) = self.examine(qp, index, slot, len, now) {
+        let memory = self.fabric.receive_slot(qp, slot);
+        // Nearly all are plain: what can be left out for them is left out here, when this is compiled.
+        let plain = memory.get(..len as usize).and_then(Response::parse_plain);
+        let open = self.channels[index].as_ref().is_some_and(Channel::is_open);
+        let Some((tag, delta)) = plain.filter(|_| open) else {
+            return self.seldom_received(qp, index, slot, len, now);
+        };
+        // All that counts of the IU is read.
+        self.fabric.post_receive(qp, slot);
+        if let Err(reason) = self.responded(index, tag, delta, None, Answer::good(), now) {
             self.close(index, reason, now);
-        }
-        if self.channels[index].as_ref().is_some_and(Channel::is_open) {
-            self.fabric.post_receive(qp, slot);
-        } else {
-            self.received_closing(index, slot, now);
         }
     }
 
+    /// An IU arrived that says more than that a command went well, or the channel is closing.
     #[cold]
-    fn received_closing(&mut self, index: usize, slot: u16, now: Instant) {
+    fn seldom_received(&mut self, qp: QueuePairId, index: usize, slot: u16, len: u32, now: Instant) {
+        if let Err(reason) = self.examine(index, slot, len, now) {
+            self.close(index, reason, now);
+        }
         let Some(channel) = &mut self.channels[index] else {
             return;
         };
+        if channel.is_open() {
+            return self.fabric.post_receive(qp, slot);
+        }
         channel.receives_posted = channel.receives_posted.saturating_sub(1);
         if slot == channel.marker() {
             channel.receives_posted += 1;
-            let qp = channel.qp;
             self.fabric.post_receive(qp, slot);
             // An IU of the target took it: the queue pair is in error by now.
             self.fabric.fail(qp);
         }
         self.settle(index, now);
-    }
-
-    #[inline(always)]
-    fn examine(
-        &mut self,
-        qp: QueuePairId,
-        index: usize,
-        slot: u16,
-        len: u32,
-        now: Instant,
-    ) -> Result<(), ChannelError> {
-        let memory = self.fabric.receive_slot(qp, slot);
-        let iu = memory
-            .get(..len as usize)
-            .ok_or(ChannelError::Protocol("an IU longer than its buffer"))?;
-        match Response::parse_plain(iu) {
-            // Nearly all are so: what can be left out for them is left out here, when this is compiled.
-            Some((tag, delta)) => self.responded(index, tag, delta, None, Answer::good(), now),
-            None => self.examine_in_full(index, slot, len, now),
-        }
     }
 
     /// The target is done with a command or a function. `code` is the response code, where there is one.
@@ -216,22 +202,23 @@ impl<F: Fabric> Engine<F> {
         } else if *sending && !self.mutated.is(Mutation::AnswerEndsSend) {
             request.answer = Some(answer);
         } else {
-            let outcome = channel.conclude(slot, request, &answer);
-            ended(&mut self.queues, request.queue, answer.status, &mut self.sessions);
-            let qp = channel.qp;
-            self.act_on(outcome, qp, key, &answer, now);
+            let queue = request.queue;
+            let outcome = channel.conclude(slot, key, request, &answer, &mut self.events);
+            self.ended(queue, answer.status);
+            self.act_on(outcome, queue, key, &answer, now);
         }
         Ok(())
     }
 
-    /// An IU arrived that says more than that a command went well.
-    #[cold]
-    fn examine_in_full(&mut self, index: usize, slot: u16, len: u32, now: Instant) -> Result<(), ChannelError> {
+    fn examine(&mut self, index: usize, slot: u16, len: u32, now: Instant) -> Result<(), ChannelError> {
         let Some(channel) = &mut self.channels[index] else {
             return Ok(());
         };
         let memory = self.fabric.receive_slot(channel.qp, slot);
-        match FromTarget::parse(&memory[..len as usize])? {
+        let iu = memory
+            .get(..len as usize)
+            .ok_or(ChannelError::Protocol("an IU longer than its buffer"))?;
+        match FromTarget::parse(iu)? {
             FromTarget::Response(response) => {
                 let (tag, delta, code) = (response.tag, response.request_limit_delta, response.response_code);
                 if let (Some(sense), Some((_, Slot::Command { request, .. }))) =

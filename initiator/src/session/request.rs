@@ -34,6 +34,13 @@ pub enum BlockOperation {
     Flush,
 }
 
+impl BlockOperation {
+    /// Whether it is a write with force unit access.
+    pub(super) fn fua(self) -> bool {
+        matches!(self, Self::Write { fua: true })
+    }
+}
+
 /// A request for a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockRequest {
@@ -67,7 +74,7 @@ pub struct ControlRequest {
 }
 
 /// The answer to a [`ControlRequest`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ControlReply {
     /// SCSI status byte.
     pub status: u8,
@@ -113,6 +120,8 @@ pub(super) enum Stage {
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) purpose: Purpose,
+    /// The logical unit as addressed on the wire.
+    pub(super) lun: Lun,
     pub(super) transfer: Transfer,
     pub(super) stage: Stage,
     /// Index into the engine's queues.
@@ -151,6 +160,28 @@ pub(super) struct Answer {
 }
 
 impl Request {
+    /// One that waits, and holds nothing.
+    #[inline(always)]
+    pub(super) fn new(queue: usize, lun: Lun, purpose: Purpose, transfer: Transfer) -> Self {
+        Self {
+            purpose,
+            lun,
+            transfer,
+            stage: Stage::Waiting,
+            queue,
+            next: None,
+            channel: None,
+            slot: 0,
+            extent: None,
+            filled: false,
+            attempts: 0,
+            deadline: None,
+            answer: None,
+            told: false,
+            foreign: false,
+        }
+    }
+
     pub(super) fn is_over(&self, now: Instant) -> bool {
         self.deadline.is_some_and(|deadline| deadline <= now)
     }

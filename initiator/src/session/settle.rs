@@ -2,9 +2,9 @@
 
 use super::channel::{Channel, ChannelError};
 use super::engine::Engine;
-use super::event::{Event, Handle};
+use super::event::{Event, Events, Handle};
 use super::mutation::Mutation;
-use super::queue::ended;
+use super::queue::detach;
 use super::request::{Answer, BlockResult, ControlReply, Key, Purpose, Request, RequestId, Stage};
 use super::slots::Slot;
 use super::start::Transfer;
@@ -16,10 +16,12 @@ use crate::wire::InitiatorLogout;
 
 /// What an answer comes to.
 pub(super) enum Outcome {
-    /// The data of a read, for the caller.
-    Data { id: RequestId, extent: Extent },
-    /// The end.
-    End(BlockResult),
+    /// The caller is told of the data of a read.
+    Returned,
+    /// It did what it was to; so many bytes were moved. It holds nothing any more.
+    Done { id: RequestId, transferred: u32 },
+    /// It failed.
+    Fail(BlockError),
     /// To be sent again.
     Again(Verdict),
     /// A control request's answer is for its caller to judge.
@@ -29,7 +31,14 @@ pub(super) enum Outcome {
 impl Channel {
     /// All completions of a command are in: its slot is free, and its request is not with the target any more.
     #[inline(always)]
-    pub(super) fn conclude(&mut self, slot: u16, request: &mut Request, answer: &Answer) -> Outcome {
+    pub(super) fn conclude(
+        &mut self,
+        slot: u16,
+        key: Key,
+        request: &mut Request,
+        answer: &Answer,
+        events: &mut Events,
+    ) -> Outcome {
         self.free_command(slot);
         let Purpose::Block(block) = &request.purpose else {
             return Outcome::Reply;
@@ -37,22 +46,35 @@ impl Channel {
         let len = request.transfer.len();
         let transferred = match judge(answer, len) {
             Verdict::Done { transferred } => transferred,
-            Verdict::Fail(why) => return Outcome::End(Err(why)),
+            Verdict::Fail(why) => return Outcome::Fail(why),
             Verdict::RetryAfterBackoff(_) if self.mutated.is(Mutation::BusyIsGood) => len,
             verdict => return Outcome::Again(verdict),
         };
         match (request.transfer, request.extent) {
             (Transfer::ToInitiator(_), Some(mut extent)) => {
                 request.stage = Stage::Returned;
-                self.extents_lent += 1;
+                self.returned += 1;
                 if !self.mutated.is(Mutation::ShortReadInFull) {
                     extent.len = extent.len.min(transferred);
                 }
-                Outcome::Data { id: block.id, extent }
+                events.put(|| Event::Data {
+                    id: block.id,
+                    handle: Handle(key),
+                    qp: self.qp,
+                    extent,
+                });
+                Outcome::Returned
             }
             // A write that was cut short has not happened as far as the block layer can tell.
-            (Transfer::ToTarget(_), _) if transferred < len => Outcome::End(Err(BlockError::Io)),
-            _ => Outcome::End(Ok(transferred)),
+            (Transfer::ToTarget(_), _) if transferred < len => Outcome::Fail(BlockError::Io),
+            (_, extent) => {
+                let id = block.id;
+                if let Some(extent) = extent {
+                    request.extent = None;
+                    self.write_space.release(extent);
+                }
+                Outcome::Done { id, transferred }
+            }
         }
     }
 }
@@ -62,21 +84,21 @@ impl<F: Fabric> Engine<F> {
     #[cold]
     pub(super) fn answered(&mut self, index: usize, slot: u16, key: Key, answer: &Answer, now: Instant) {
         if let (Some(channel), Some(request)) = (&mut self.channels[index], self.requests.get_mut(key)) {
-            let outcome = channel.conclude(slot, request, answer);
-            ended(&mut self.queues, request.queue, answer.status, &mut self.sessions);
-            let qp = channel.qp;
-            self.act_on(outcome, qp, key, answer, now);
+            let queue = request.queue;
+            let outcome = channel.conclude(slot, key, request, answer, &mut self.events);
+            self.ended(queue, answer.status);
+            self.act_on(outcome, queue, key, answer, now);
         }
     }
 
     /// What follows from an answer.
     #[inline(always)]
-    pub(super) fn act_on(&mut self, outcome: Outcome, qp: QueuePairId, key: Key, answer: &Answer, now: Instant) {
+    pub(super) fn act_on(&mut self, outcome: Outcome, queue: usize, key: Key, answer: &Answer, now: Instant) {
         self.dirty = true;
-        let handle = Handle(key);
         match outcome {
-            Outcome::Data { id, extent } => self.events.push_back(Event::Data { id, handle, qp, extent }),
-            Outcome::End(result) => self.end(key, result),
+            Outcome::Returned => {}
+            Outcome::Done { id, transferred } => self.finish(key, queue, id, Ok(transferred)),
+            Outcome::Fail(why) => self.end(key, Err(why)),
             Outcome::Again(verdict) => self.retry(key, verdict, now),
             Outcome::Reply => self.reply(key, answer),
         }
@@ -162,9 +184,9 @@ impl<F: Fabric> Engine<F> {
         let result = if answer.refused.is_some() {
             Err(BlockError::Io)
         } else {
-            Ok(reply)
+            Ok(Box::new(reply))
         };
-        self.events.push_back(Event::Reply { id, result });
+        self.events.push(Event::Reply { id, result });
     }
 
     /// Ends a request that the target does not know of any more.
@@ -173,8 +195,16 @@ impl<F: Fabric> Engine<F> {
         let Purpose::Block(block) = &request.purpose else {
             return self.end_control(key, result);
         };
-        let id = block.id;
-        self.forget(key);
+        let (id, queue) = (block.id, request.queue);
+        self.give_up(key);
+        self.finish(key, queue, id, result);
+    }
+
+    /// Ends a block request that holds nothing.
+    #[inline(always)]
+    fn finish(&mut self, key: Key, queue: usize, id: RequestId, result: BlockResult) {
+        self.requests.remove(key);
+        self.forsake(queue);
         if self.mutated.is(Mutation::DoneTwice) && key % 8 == 3 {
             self.done(id, result);
         }
@@ -190,29 +220,32 @@ impl<F: Fabric> Engine<F> {
         let id = control.request.id;
         self.forget(key);
         if !told {
-            let result = result.map(|_| ControlReply {
-                status: 0,
-                sense: Vec::new(),
-                data: Vec::new(),
-            });
-            self.events.push_back(Event::Reply { id, result });
+            let result = result.map(|_| Box::default());
+            self.events.push(Event::Reply { id, result });
         }
     }
 
     /// Gives a request's extent back and removes it.
-    #[inline(always)]
     pub(super) fn forget(&mut self, key: Key) {
-        let Some(request) = self.requests.get(key) else { return };
+        let Some(queue) = self.requests.get(key).map(|request| request.queue) else {
+            return;
+        };
+        self.give_up(key);
+        self.requests.remove(key);
+        self.forsake(queue);
+    }
+
+    /// Gives a request's extent back.
+    fn give_up(&mut self, key: Key) {
+        let Some(request) = self.requests.get_mut(key) else {
+            return;
+        };
         debug_assert!(request.stage != Stage::Sent || request.channel.is_some());
-        let queue = request.queue;
-        if let (Some(extent), Some(index)) = (request.extent, request.channel) {
-            let transfer = request.transfer;
-            self.give_back(index, transfer, extent);
+        if request.extent.is_some() {
+            detach(request, &mut self.channels);
             // Others may wait for it.
             self.dirty = true;
         }
-        self.requests.remove(key);
-        self.forsake(queue);
     }
 
     /// Takes a channel out of service. What the target may still touch stays until [`Engine::settle`] sees
@@ -232,10 +265,10 @@ impl<F: Fabric> Engine<F> {
         self.fabric.post_receive(qp, marker);
         self.fabric.fail(qp);
         self.fabric.flush();
-        self.events.push_back(Event::ChannelFailed {
+        self.events.push(Event::ChannelFailed {
             qp,
             session: key,
-            reason,
+            reason: Box::new(reason),
         });
         self.tasks_lost(index);
         self.leave(index, session);
@@ -270,7 +303,7 @@ impl<F: Fabric> Engine<F> {
         let Some(slot) = may_send.then(|| channel.claim_answer()).flatten() else {
             return self.close(index, ChannelError::Closed, now);
         };
-        channel.slots[usize::from(slot)] = Slot::Logout;
+        channel.slots[usize::from(slot)].state = Slot::Logout;
         channel.leaving = Some(limit);
         self.due = self.due.min(limit);
         channel.credits -= 1;
@@ -299,7 +332,7 @@ impl<F: Fabric> Engine<F> {
                 return;
             };
             let fence = channel.fence;
-            let Slot::Command { request, answered, .. } = channel.slots[usize::from(slot)] else {
+            let Slot::Command { request, answered, .. } = channel.slots[usize::from(slot)].state else {
                 continue;
             };
             let posted = self
@@ -315,7 +348,7 @@ impl<F: Fabric> Engine<F> {
             }
         }
         let Some(channel) = &self.channels[index] else { return };
-        if channel.extents_lent > 0 {
+        if channel.unsent + channel.returned > 0 {
             return;
         }
         let (qp, session) = (channel.qp, channel.session);
@@ -327,7 +360,7 @@ impl<F: Fabric> Engine<F> {
         self.channels[index] = None;
         self.by_qp.remove(&qp);
         if !self.mutated.is(Mutation::ClosedSilently) {
-            self.events.push_back(Event::ChannelClosed { qp, session });
+            self.events.push(Event::ChannelClosed { qp, session });
         }
     }
 }

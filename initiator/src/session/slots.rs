@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use super::channel::Channel;
-use super::due::{NEVER, sooner};
+use super::due::NEVER;
 use super::mutation::Mutation;
 use super::request::Key;
 use crate::fabric::Exposure;
@@ -66,6 +66,21 @@ impl SlotPlan {
     pub(super) fn answers(&self) -> Range<u16> {
         self.commands + TASK_SLOTS..self.sends
     }
+}
+
+/// A send slot.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SendSlot {
+    /// How often it was taken for something that has a tag.
+    generation: u32,
+    pub(super) state: Slot,
+}
+
+impl SendSlot {
+    pub(super) const FREE: Self = Self {
+        generation: 0,
+        state: Slot::Free,
+    };
 }
 
 /// What a send slot is doing.
@@ -136,6 +151,7 @@ impl Channel {
     }
 
     /// The same, counting that credit was short.
+    #[inline(always)]
     pub(super) fn can_start(&mut self) -> bool {
         if !self.has_credit() {
             self.zero_credit += 1;
@@ -144,18 +160,23 @@ impl Channel {
         !self.free_commands.is_empty()
     }
 
-    /// Takes a slot and a credit for a command, and makes its tag. Only after [`Channel::can_start`].
+    /// Takes a slot and a credit for a command, and makes its tag. Only after [`Channel::can_start`]. The command is
+    /// to be posted or held at once.
     #[inline(always)]
-    pub(super) fn claim(&mut self, request: Key) -> Option<(u16, u64)> {
+    pub(super) fn claim(&mut self) -> Option<(u16, u64)> {
         let slot = self.free_commands.pop()?;
         self.credits -= 1;
         self.starved = None;
+        let place = &mut self.slots[usize::from(slot)];
+        place.generation = place.generation.wrapping_add(1);
+        Some((slot, tag(place.generation, slot)))
+    }
+
+    /// The command in a claimed slot waits for its data.
+    #[inline(always)]
+    pub(super) fn hold(&mut self, slot: u16, request: Key) {
         self.unsent += 1;
-        self.commands_out += 1;
-        let index = usize::from(slot);
-        let generation = self.generation[index].wrapping_add(1);
-        self.generation[index] = generation;
-        self.slots[index] = Slot::Command {
+        self.slots[usize::from(slot)].state = Slot::Command {
             request,
             sending: false,
             answered: false,
@@ -164,50 +185,65 @@ impl Channel {
             // Nothing is overdue before it is sent.
             deadline: NEVER,
         };
-        Some((slot, tag(generation, slot)))
     }
 
-    /// The command in a claimed slot goes to the target.
+    /// A command does not wait for its data any more; whether it may be sent: the target may have taken credit back
+    /// since the claim.
     #[inline(always)]
-    pub(super) fn posted(&mut self, slot: u16, opened: Window, until: Instant) {
+    pub(super) fn unhold(&mut self) -> bool {
+        let may = self.credits + i64::from(self.unsent) > 1 || self.mutated.is(Mutation::CreditNotChecked);
+        self.unsent -= 1;
+        may
+    }
+
+    /// The command in a claimed slot goes to the target; whether it is the first of its channel to be overdue.
+    #[inline(always)]
+    pub(super) fn posted(&mut self, slot: u16, request: Key, window: Window, deadline: Instant) -> bool {
         self.posted += 1;
         self.sends_posted += 1;
-        self.unsent -= 1;
-        self.watch(until);
-        if let Slot::Command {
-            sending,
+        self.slots[usize::from(slot)].state = Slot::Command {
+            request,
+            sending: true,
+            answered: false,
             window,
-            place,
+            place: self.posted,
             deadline,
-            ..
-        } = &mut self.slots[usize::from(slot)]
-        {
-            (*sending, *window, *place, *deadline) = (true, opened, self.posted, until);
+        };
+        let first = deadline < self.next_check;
+        if first {
+            self.next_check = deadline;
         }
+        first
+    }
+
+    /// What a slot is doing.
+    #[inline]
+    pub(super) fn state(&mut self, slot: u16) -> Option<&mut Slot> {
+        Some(&mut self.slots.get_mut(usize::from(slot))?.state)
     }
 
     /// Gives back a claimed slot whose command was never posted.
     pub(super) fn unclaim(&mut self, slot: u16) {
         self.credits += 1;
-        self.unsent -= 1;
         self.free_command(slot);
-    }
-
-    /// Whether a claimed command may be sent: the target may have taken credit back since the claim.
-    pub(super) fn may_send(&self) -> bool {
-        self.credits + i64::from(self.unsent) > 1 || self.mutated.is(Mutation::CreditNotChecked)
     }
 
     /// The tag of the command or function in a slot.
     pub(super) fn tag(&self, slot: u16) -> u64 {
-        tag(self.generation[usize::from(slot)], slot)
+        tag(self.slots[usize::from(slot)].generation, slot)
+    }
+
+    /// Commands that took a slot and have not ended.
+    #[inline]
+    pub(super) fn commands_out(&self) -> u32 {
+        u32::from(self.plan.commands) - u32::try_from(self.free_commands.len()).unwrap_or(0)
     }
 
     /// Whether something ends with the completion of what we posted and not with what the target says.
     pub(super) fn waits_for_sends(&self) -> bool {
-        let waits = |slot: &Slot| {
+        let waits = |slot: &SendSlot| {
             matches!(
-                slot,
+                slot.state,
                 Slot::Command { answered: true, .. }
                     | Slot::Task {
                         sending: true,
@@ -230,11 +266,11 @@ impl Channel {
     #[inline(always)]
     pub(super) fn unanswered(&mut self, tag: u64) -> Option<(u16, &mut Slot)> {
         let slot = (tag & 0xffff) as u16;
-        let fresh = u64::from(*self.generation.get(usize::from(slot))?) == tag >> 16;
+        let SendSlot { generation, state } = self.slots.get_mut(usize::from(slot))?;
+        let fresh = u64::from(*generation) == tag >> 16;
         if !fresh && !self.mutated.is(Mutation::StaleTagAccepted) {
             return None;
         }
-        let state = self.slots.get_mut(usize::from(slot))?;
         let live = matches!(
             state,
             Slot::Command { answered: false, .. } | Slot::Task { answered: false, .. }
@@ -244,11 +280,10 @@ impl Channel {
 
     #[inline(always)]
     pub(super) fn free_command(&mut self, slot: u16) {
-        self.slots[usize::from(slot)] = Slot::Free;
+        self.slots[usize::from(slot)].state = Slot::Free;
         self.free_commands.push(slot);
-        self.commands_out -= 1;
-        if self.commands_out == 0 {
-            self.next_check = None;
+        if self.free_commands.len() == usize::from(self.plan.commands) {
+            self.next_check = NEVER;
         }
     }
 
@@ -260,9 +295,9 @@ impl Channel {
         let slot = self.free_tasks.pop()?;
         self.credits -= 1;
         self.posted += 1;
-        let index = usize::from(slot);
-        self.generation[index] = self.generation[index].wrapping_add(1);
-        self.slots[index] = Slot::Task {
+        let place = &mut self.slots[usize::from(slot)];
+        place.generation = place.generation.wrapping_add(1);
+        place.state = Slot::Task {
             sending: true,
             answered: false,
             place: self.posted,
@@ -272,29 +307,24 @@ impl Channel {
     }
 
     pub(super) fn free_task(&mut self, slot: u16) {
-        self.slots[usize::from(slot)] = Slot::Free;
+        self.slots[usize::from(slot)].state = Slot::Free;
         self.free_tasks.push(slot);
     }
 
     pub(super) fn claim_answer(&mut self) -> Option<u16> {
         let slot = self.free_answers.pop()?;
-        self.slots[usize::from(slot)] = Slot::Answer;
+        self.slots[usize::from(slot)].state = Slot::Answer;
         Some(slot)
     }
 
     pub(super) fn free_answer(&mut self, slot: u16) {
-        self.slots[usize::from(slot)] = Slot::Free;
+        self.slots[usize::from(slot)].state = Slot::Free;
         self.free_answers.push(slot);
-    }
-
-    /// Notes when a posted command is overdue.
-    pub(super) fn watch(&mut self, deadline: Instant) {
-        self.next_check = sooner(self.next_check, Some(deadline));
     }
 
     /// The unanswered command that is overdue for longest, and its deadline; sets the time of the next look.
     pub(super) fn overdue(&mut self, now: Instant) -> Option<(u16, Instant)> {
-        if self.next_check.is_none_or(|at| at > now) {
+        if self.next_check > now {
             return None;
         }
         let mut first: Option<(u16, Instant)> = None;
@@ -303,13 +333,13 @@ impl Channel {
                 answered: false,
                 deadline,
                 ..
-            } = *slot
+            } = slot.state
                 && first.is_none_or(|(_, earliest)| deadline < earliest)
             {
                 first = Some((number, deadline));
             }
         }
-        self.next_check = first.map(|(_, deadline)| deadline);
+        self.next_check = first.map_or(NEVER, |(_, deadline)| deadline);
         first.filter(|(_, deadline)| *deadline <= now)
     }
 }

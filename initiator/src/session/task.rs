@@ -10,6 +10,7 @@
 use std::time::Duration;
 
 use super::channel::{Channel, ChannelError};
+use super::due::NEVER;
 use super::engine::Engine;
 use super::event::Event;
 use super::mutation::Mutation;
@@ -91,7 +92,7 @@ impl<F: Fabric> Engine<F> {
     fn mutated_overdue(&mut self, index: usize, slot: u16, now: Instant) -> Option<bool> {
         if self.mutated.is(Mutation::NoTimeout) {
             let channel = self.channels[index].as_mut()?;
-            channel.next_check = None;
+            channel.next_check = NEVER;
             return Some(false);
         }
         self.mutated.is(Mutation::TimeoutEnds).then(|| {
@@ -106,7 +107,7 @@ impl<F: Fabric> Engine<F> {
         let Some(channel) = &mut self.channels[index] else {
             return;
         };
-        let Slot::Command { request, .. } = channel.slots[usize::from(slot)] else {
+        let Slot::Command { request, .. } = channel.slots[usize::from(slot)].state else {
             return;
         };
         let Some((rung, limit)) = channel.rung(deadline, now, limit) else {
@@ -137,7 +138,7 @@ impl<F: Fabric> Engine<F> {
         if let (Purpose::Control(control), false) = (&request.purpose, request.told) {
             request.told = true;
             let (id, result) = (control.request.id, Err(BlockError::Timeout));
-            self.events.push_back(Event::Reply { id, result });
+            self.events.push(Event::Reply { id, result });
         }
     }
 
@@ -221,7 +222,7 @@ impl<F: Fabric> Engine<F> {
             answered,
             place,
             of,
-        } = &mut channel.slots[usize::from(slot)]
+        } = &mut channel.slots[usize::from(slot)].state
         else {
             return;
         };
@@ -265,7 +266,7 @@ impl<F: Fabric> Engine<F> {
         let commands = self.channels[index].as_ref().map_or(0, |channel| channel.plan.commands);
         for slot in 0..commands {
             let Some(channel) = &self.channels[index] else { return };
-            let Slot::Command { request, place, .. } = channel.slots[usize::from(slot)] else {
+            let Slot::Command { request, place, .. } = channel.slots[usize::from(slot)].state else {
                 continue;
             };
             let earlier = place < before || self.mutated.is(Mutation::ResetEndsLater);
@@ -287,7 +288,7 @@ impl<F: Fabric> Engine<F> {
             ref mut answered,
             window,
             ..
-        } = channel.slots[usize::from(slot)]
+        } = channel.slots[usize::from(slot)].state
         else {
             return;
         };
@@ -305,13 +306,6 @@ impl<F: Fabric> Engine<F> {
     }
 
     fn lun_of(&self, key: Key) -> Lun {
-        let Some(request) = self.requests.get(key) else {
-            return Lun::default();
-        };
-        match (&request.purpose, &self.queues[request.queue]) {
-            (Purpose::Control(control), _) => control.request.lun,
-            (Purpose::Block(_), Some(queue)) => queue.lun,
-            (Purpose::Block(_), None) => Lun::default(),
-        }
+        self.requests.get(key).map_or(Lun::default(), |request| request.lun)
     }
 }

@@ -47,7 +47,7 @@ impl<F: Fabric> Engine<F> {
             return;
         };
         let qp = channel.qp;
-        if let Slot::Command { window, .. } = &mut channel.slots[usize::from(slot)] {
+        if let Slot::Command { window, .. } = &mut channel.slots[usize::from(slot)].state {
             *window = Window::Closing;
             channel.sends_posted += 1;
             self.fabric.post_invalidate(qp, slot);
@@ -72,7 +72,7 @@ impl<F: Fabric> Engine<F> {
             answered,
             window,
             ..
-        }) = channel.slots.get_mut(usize::from(slot))
+        }) = channel.state(slot)
         else {
             return;
         };

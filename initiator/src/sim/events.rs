@@ -140,13 +140,16 @@ impl World {
                 self.client.task_done(self.reactors.fabric(), id, result);
                 self.reset_ended(id, result);
             }
-            Event::HandOver(handover) => self.handed_over(reactor, handover),
-            Event::Reply { id, result } => self.client.replied(self.reactors.fabric(), id, result),
+            Event::HandOver(handover) => self.handed_over(reactor, *handover),
+            Event::Reply { id, result } => {
+                let result = result.map(|reply| *reply);
+                self.client.replied(self.reactors.fabric(), id, result);
+            }
             Event::ChannelFailed { qp, session, reason } => {
                 let limit = self.now + SLACK;
                 self.agenda.add(self.now + SLACK / 2, Errand::Destroy(qp));
                 self.failing.insert(qp, (session.0, limit));
-                let kind = match reason {
+                let kind = match *reason {
                     ChannelError::Work(_) => "channel ends: work request failed",
                     ChannelError::Wire(_) => "channel ends: unreadable IU",
                     ChannelError::Protocol(_) => "channel ends: protocol error",
@@ -155,7 +158,7 @@ impl World {
                     ChannelError::Closed => "channel ends: closed by the control side",
                 };
                 self.fabric().net.tally.count(kind);
-                self.failures.push((qp, reason, self.now));
+                self.failures.push((qp, *reason, self.now));
                 self.lost(session.0, qp);
             }
             Event::ChannelClosed { qp, .. } => {
