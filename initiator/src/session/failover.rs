@@ -10,8 +10,7 @@
 use super::channel::{Channel, Fence};
 use super::engine::Engine;
 use super::mutation::Mutation;
-use super::queue::detach;
-use super::request::{BlockOperation, Key, Purpose, Stage};
+use super::request::{BlockOperation, Key, Purpose, Request, Stage};
 use crate::fabric::Fabric;
 use crate::scsi::BlockError;
 use crate::time::Instant;
@@ -191,6 +190,18 @@ impl<F: Fabric> Engine<F> {
                 self.end(key, Err(why));
             }
         }
+    }
+}
+
+/// Takes a request that is not with the target off its channel: another one has other buffers.
+pub(super) fn detach(request: &mut Request, channels: &mut [Option<Channel>]) {
+    let (extent, index) = (request.extent.take(), request.channel.take());
+    request.filled = false;
+    if let (Some(extent), Some(index)) = (extent, index)
+        && let Some(channel) = &mut channels[index]
+        && let Some(space) = channel.space(request.transfer)
+    {
+        space.release(extent);
     }
 }
 

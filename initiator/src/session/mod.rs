@@ -21,6 +21,7 @@ mod post;
 mod queue;
 mod receive;
 mod request;
+mod roster;
 mod scattered;
 mod settle;
 mod slots;
@@ -30,7 +31,7 @@ mod window;
 
 pub use channel::{ChannelError, ChannelSetup, Fence};
 pub use control::{TaskRequest, UnitFunction};
-pub use engine::{DiskSetup, Engine, Limits};
+pub use engine::{Engine, Limits};
 pub use event::{Event, Handle};
 pub use figures::{ChannelState, DiskState};
 pub use handover::Handover;
@@ -40,4 +41,5 @@ pub use mutation::Mutation;
 pub use request::{
     BlockOperation, BlockRequest, BlockResult, ControlReply, ControlRequest, LunKey, RequestId, SessionKey,
 };
+pub use roster::DiskSetup;
 pub use slots::SlotPlan;

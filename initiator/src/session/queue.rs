@@ -3,9 +3,11 @@
 use super::channel::Channel;
 use super::depth::Depth;
 use super::due::sooner;
-use super::engine::{Engine, SessionState};
+use super::engine::Engine;
+use super::failover::detach;
 use super::mutation::Mutation;
 use super::request::{BlockOperation, BlockRequest, Key, Request, Requests, Stage};
+use super::roster::SessionState;
 use super::start::{Start, Transfer};
 use crate::fabric::Fabric;
 use crate::scsi::{BlockError, Lun};
@@ -363,18 +365,6 @@ fn bound_to(
         detach(request, channels);
     }
     None
-}
-
-/// Takes a request that is not with the target off its channel: another one has other buffers.
-pub(super) fn detach(request: &mut Request, channels: &mut [Option<Channel>]) {
-    let (extent, index) = (request.extent.take(), request.channel.take());
-    request.filled = false;
-    if let (Some(extent), Some(index)) = (extent, index)
-        && let Some(channel) = &mut channels[index]
-        && let Some(space) = channel.space(request.transfer)
-    {
-        space.release(extent);
-    }
 }
 
 /// What became of the request in front.

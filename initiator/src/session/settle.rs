@@ -3,8 +3,8 @@
 use super::channel::{Channel, ChannelError};
 use super::engine::Engine;
 use super::event::{Event, Events, Handle};
+use super::failover::detach;
 use super::mutation::Mutation;
-use super::queue::detach;
 use super::request::{Answer, BlockResult, ControlReply, Key, Purpose, Request, RequestId, Stage};
 use super::slots::Slot;
 use super::start::Transfer;

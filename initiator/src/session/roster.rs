@@ -1,0 +1,160 @@
+//! Who is there: sessions, their disks and their channels.
+
+use std::collections::VecDeque;
+
+use super::channel::{Channel, ChannelSetup};
+use super::engine::Engine;
+use super::queue::Queue;
+use super::request::{LunKey, SessionKey};
+use crate::fabric::Fabric;
+use crate::scsi::{BlockError, Lun};
+
+/// A disk as the engine has to know it.
+#[derive(Clone, Copy, Debug)]
+pub struct DiskSetup {
+    /// Its name here.
+    pub key: LunKey,
+    /// The session it is reached through.
+    pub session: SessionKey,
+    /// Its address on the wire.
+    pub lun: Lun,
+    /// Bytes per logical block.
+    pub block_size: u32,
+    /// Logical blocks.
+    pub blocks: u64,
+}
+
+/// A session as this reactor has it.
+#[derive(Debug, Default)]
+pub(super) struct SessionState {
+    /// Channels in service.
+    pub(super) channels: Vec<usize>,
+    /// Where the next command is tried first.
+    pub(super) turn: usize,
+    /// Queues with something waiting, served in turn.
+    pub(super) ready: VecDeque<usize>,
+    /// The queue of control requests.
+    pub(super) control: usize,
+    /// Queues of this session, the control queue among them.
+    pub(super) queues: Vec<usize>,
+    /// Other engines have channels of it.
+    pub(super) elsewhere: bool,
+}
+
+impl<F: Fabric> Engine<F> {
+    /// Takes a logged-in queue pair into service and posts its receives.
+    pub fn add_channel(&mut self, setup: &ChannelSetup) {
+        let session = self.session(setup.session);
+        let index = vacant(&mut self.channels, Channel::new(setup, session, self.mutated));
+        self.by_qp.insert(setup.qp, index);
+        if let Some(session) = &mut self.sessions[session] {
+            session.channels.push(index);
+            self.dirty = true;
+        }
+        let posted = setup.plan.receives - 1;
+        for slot in 0..posted {
+            self.fabric.post_receive(setup.qp, slot);
+        }
+        if let Some(channel) = &mut self.channels[index] {
+            channel.receives_posted = u32::from(posted);
+        }
+        self.fabric.flush();
+    }
+
+    /// Makes a disk known.
+    pub fn add_disk(&mut self, disk: &DiskSetup) {
+        let session = self.session(disk.session);
+        let queue = vacant(
+            &mut self.queues,
+            Queue::new(session, disk.lun, disk.block_size, disk.blocks),
+        );
+        self.disks.insert(disk.key, queue);
+        if let Some(session) = &mut self.sessions[session] {
+            session.queues.push(queue);
+            session.ready.reserve(session.queues.len());
+        }
+    }
+
+    /// Forgets a disk. Requests of it that wait fail; those at the target end as they would.
+    pub fn remove_disk(&mut self, key: LunKey) {
+        let Some(queue) = self.disks.remove(&key) else { return };
+        self.fail_waiting(queue, BlockError::Offline);
+        if let Some(queue) = &mut self.queues[queue] {
+            queue.removed = true;
+            self.removed += 1;
+        }
+        self.drop_queue(queue);
+    }
+
+    /// Lets go of a queue that lost a request, if it was removed.
+    #[inline]
+    pub(super) fn forsake(&mut self, queue: usize) {
+        if self.removed > 0 {
+            self.drop_queue(queue);
+        }
+    }
+
+    /// Lets go of a removed queue. Requests at the target still name it: it goes with the last of them.
+    #[cold]
+    pub(super) fn drop_queue(&mut self, index: usize) {
+        let Some(queue) = self.queues[index].as_ref().filter(|queue| queue.removed) else {
+            return;
+        };
+        if self.requests.iter().any(|(_, request)| request.queue == index) {
+            return;
+        }
+        if let Some(session) = &mut self.sessions[queue.session] {
+            session.queues.retain(|&other| other != index);
+            session.ready.retain(|&other| other != index);
+        }
+        self.vacate(index);
+        self.removed -= 1;
+    }
+
+    /// Forgets a session that has no channel left. Its disks must have been removed.
+    pub fn remove_session(&mut self, key: SessionKey) {
+        let Some(&index) = self.session_index.get(&key) else {
+            return;
+        };
+        let Some(session) = &self.sessions[index] else { return };
+        if !session.channels.is_empty() {
+            return;
+        }
+        let control = session.control;
+        self.fail_waiting(control, BlockError::Transport);
+        self.session_index.remove(&key);
+        self.sessions[index] = None;
+        self.vacate(control);
+    }
+
+    /// The place of a session.
+    pub(super) fn session_of(&self, key: SessionKey) -> Option<usize> {
+        self.session_index.get(&key).copied()
+    }
+
+    /// The session's place; it is made when it is new.
+    pub(super) fn session(&mut self, key: SessionKey) -> usize {
+        if let Some(&index) = self.session_index.get(&key) {
+            return index;
+        }
+        let index = vacant(&mut self.sessions, SessionState::default());
+        let control = vacant(&mut self.queues, Queue::control(index));
+        self.sessions[index] = Some(SessionState {
+            control,
+            queues: vec![control],
+            ..SessionState::default()
+        });
+        self.session_index.insert(key, index);
+        index
+    }
+}
+
+/// Puts a value into the first empty place.
+fn vacant<T>(places: &mut Vec<Option<T>>, value: T) -> usize {
+    if let Some(index) = places.iter().position(Option::is_none) {
+        places[index] = Some(value);
+        return index;
+    }
+    places.push(Some(value));
+    places.len() - 1
+}
