@@ -4,11 +4,10 @@ mod common;
 
 use std::time::Duration;
 
-use common::{ended, failed, finish, lun, outcome, run_for, spec, succeeded};
+use common::{NOT_RESET, ended, failed, finish, lun, outcome, run_for, spec, succeeded};
 use srp_initiator::scsi::BlockError;
 use srp_initiator::session::{Fence, RequestId};
-use srp_initiator::sim::{CreditPolicy, Function, Injection, Outcome, Span, World, WorldSpec};
-use srp_initiator::wire::TaskResponse;
+use srp_initiator::sim::{CreditPolicy, Injection, Outcome, Span, World, WorldSpec};
 
 fn with_channels(channels: usize, disks: u32) -> WorldSpec {
     let mut spec = spec(disks);
@@ -79,23 +78,19 @@ fn as_long_as_one_channel_lives_nothing_fails() {
     }
 }
 
-/// A write that the target is slow to carry out, and whose channel breaks.
+/// A write of unknown fate where the session has another channel.
 fn doubtful(spec: WorldSpec, prepare: impl FnOnce(&mut World)) -> (World, RequestId, RequestId) {
-    let mut world = World::new(spec);
-    let slow = Injection::Slow(Duration::from_secs(20));
-    (0..2).for_each(|_| world.fabric().target_mut().inject(lun(0), slow));
-    let first = world.qps(0)[0];
-    // Requests take the channels in turn: both on the first, with one on the second in between.
-    let write = world.write(0, 0, 1);
-    run_for(&mut world, Duration::from_millis(2));
-    let between = world.read(1, 0, 8);
-    run_for(&mut world, Duration::from_millis(2));
-    let read = world.read(0, 8, 8);
-    run_for(&mut world, Duration::from_millis(2));
-    prepare(&mut world);
-    world.fabric().break_queue_pair(first);
-    finish(&mut world);
-    succeeded(&world, &[between]);
+    let mut between = None;
+    let submit = |world: &mut World| {
+        // Requests take the channels in turn: both on the first, with one on the second in between.
+        let write = world.write(0, 0, 1);
+        run_for(world, Duration::from_millis(2));
+        between = Some(world.read(1, 0, 8));
+        run_for(world, Duration::from_millis(2));
+        (write, world.read(0, 8, 8))
+    };
+    let (world, write, read) = common::doubtful(spec, submit, prepare);
+    succeeded(&world, between.as_slice());
     (world, write, read)
 }
 
@@ -120,11 +115,7 @@ fn without_a_reset_a_write_of_unknown_fate_fails() {
     let (world, write, read) = doubtful(shared, |_| {});
     failed(&world, &[write], BlockError::Transport);
     succeeded(&world, &[read]);
-    for fate in [
-        Function::Answered(TaskResponse::Failed),
-        Function::Answered(TaskResponse::NotSupported),
-        Function::Silent { done: false },
-    ] {
+    for fate in NOT_RESET {
         let (world, write, read) = doubtful(spec.clone(), |world| world.fabric().target_mut().arrange(fate));
         failed(&world, &[write], BlockError::Transport);
         succeeded(&world, &[read]);

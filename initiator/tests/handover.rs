@@ -4,13 +4,12 @@ mod common;
 
 use std::time::Duration;
 
-use common::{ended, failed, finish, lun, outcome, run_for, seconds, spec, succeeded};
+use common::{NOT_RESET, ended, failed, finish, lun, outcome, run_for, seconds, spec, succeeded};
 use srp_initiator::fabric::QueuePairId;
 use srp_initiator::scsi::{BlockError, Cdb, Lun};
 use srp_initiator::session::{BlockOperation, ControlRequest, Event, Fence, RequestId, SessionKey};
 use srp_initiator::sim::{Function, Injection, Outcome, Span, World, WorldSpec};
 use srp_initiator::time::Instant;
-use srp_initiator::wire::TaskResponse;
 
 const WRITE: BlockOperation = BlockOperation::Write { fua: false };
 
@@ -137,19 +136,13 @@ fn channels_refused_later_are_done_without() {
     assert_eq!(world.qps(0), [qp(&world, 3)]);
 }
 
-/// A write that the target is slow to carry out, on a reactor whose channel breaks.
+/// A write of unknown fate where only another reactor has a channel.
 fn doubtful(spec: WorldSpec, prepare: impl FnOnce(&mut World)) -> (World, RequestId, RequestId) {
-    let mut world = World::new(spec);
-    let slow = Injection::Slow(Duration::from_secs(20));
-    (0..2).for_each(|_| world.fabric().target_mut().inject(lun(0), slow));
-    let write = world.submit_at(0, 0, WRITE, 0, 1);
-    let read = world.submit_at(0, 0, BlockOperation::Read, 8, 8);
-    run_for(&mut world, Duration::from_millis(2));
-    prepare(&mut world);
-    let lost = qp(&world, 0);
-    world.fabric().break_queue_pair(lost);
-    finish(&mut world);
-    (world, write, read)
+    let submit = |world: &mut World| {
+        let write = world.submit_at(0, 0, WRITE, 0, 1);
+        (write, world.submit_at(0, 0, BlockOperation::Read, 8, 8))
+    };
+    common::doubtful(spec, submit, prepare)
 }
 
 #[test]
@@ -180,11 +173,7 @@ fn without_a_reset_a_write_of_unknown_fate_fails() {
     failed(&world, &[write], BlockError::Transport);
     succeeded(&world, &[read]);
     assert_eq!(world.fabric().tally().of("write of unknown fate handed over"), 0);
-    for fate in [
-        Function::Answered(TaskResponse::Failed),
-        Function::Answered(TaskResponse::NotSupported),
-        Function::Silent { done: false },
-    ] {
+    for fate in NOT_RESET {
         let (world, write, read) = doubtful(spec.clone(), |world| world.fabric().target_mut().arrange(fate));
         failed(&world, &[write], BlockError::Transport);
         succeeded(&world, &[read]);

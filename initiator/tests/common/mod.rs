@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use srp_initiator::scsi::{BlockError, Lun};
 use srp_initiator::session::RequestId;
-use srp_initiator::sim::{DiskSpec, Outcome, SessionSpec, TargetProfile, World, WorldSpec};
+use srp_initiator::sim::{DiskSpec, Function, Injection, Outcome, SessionSpec, TargetProfile, World, WorldSpec};
 use srp_initiator::time::Instant;
+use srp_initiator::wire::TaskResponse;
 
 pub(crate) const LONG: Duration = Duration::from_secs(600);
 
@@ -41,6 +42,32 @@ pub(crate) fn limited(request_limit: i32) -> WorldSpec {
 /// The LUN of a number, as on the wire.
 pub(crate) fn lun(number: u32) -> u64 {
     Lun::from_index(number).0
+}
+
+/// What becomes of a LOGICAL UNIT RESET that fences nothing.
+pub(crate) const NOT_RESET: [Function; 3] = [
+    Function::Answered(TaskResponse::Failed),
+    Function::Answered(TaskResponse::NotSupported),
+    Function::Silent { done: false },
+];
+
+/// A write and a read that the target is slow to carry out, both with it when the first channel breaks. `submit` puts
+/// them on that channel, `prepare` says what the target does then.
+pub(crate) fn doubtful(
+    spec: WorldSpec,
+    submit: impl FnOnce(&mut World) -> (RequestId, RequestId),
+    prepare: impl FnOnce(&mut World),
+) -> (World, RequestId, RequestId) {
+    let mut world = World::new(spec);
+    let slow = Injection::Slow(Duration::from_secs(20));
+    (0..2).for_each(|_| world.fabric().target_mut().inject(lun(0), slow));
+    let first = world.qp_of(0, 0).expect("a channel");
+    let (write, read) = submit(&mut world);
+    run_for(&mut world, Duration::from_millis(2));
+    prepare(&mut world);
+    world.fabric().break_queue_pair(first);
+    finish(&mut world);
+    (world, write, read)
 }
 
 /// Runs to the end.
