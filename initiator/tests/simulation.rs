@@ -39,8 +39,9 @@ fn seeds() {
     );
 }
 
-/// Seeds beyond those above that have found something: one that kept the turn of others while it had no credit.
-const ONCE_FAILED: [u64; 1] = [3_064_704];
+/// Seeds beyond those above that have found something: one that kept the turn of others while it had no credit; one that kept
+/// a buffer from others while its unit was busy.
+const ONCE_FAILED: [u64; 2] = [3_064_704, 206_648];
 
 #[test]
 fn seeds_that_once_failed() {

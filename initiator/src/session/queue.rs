@@ -308,8 +308,8 @@ impl<F: Fabric> Engine<F> {
         }
     }
 
-    /// Takes the buffers of requests that stand behind others in their queues, and so cannot use them; false when
-    /// there are none.
+    /// Takes the buffers of requests that cannot use them, as they stand behind others in their queues or rest after an
+    /// answer of BUSY or TASK SET FULL; false when there are none.
     fn free_waiting(&mut self, session: usize) -> bool {
         let of_session = |queue: usize| {
             self.queues[queue]
@@ -319,7 +319,9 @@ impl<F: Fabric> Engine<F> {
         let holders: Vec<Key> = self
             .requests
             .iter()
-            .filter(|(_, request)| request.stage == Stage::Waiting && request.extent.is_some())
+            .filter(|(_, request)| {
+                matches!(request.stage, Stage::Waiting | Stage::Delayed(_)) && request.extent.is_some()
+            })
             .filter(|(_, request)| of_session(request.queue))
             .map(|(key, _)| key)
             .collect();
