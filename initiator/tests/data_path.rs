@@ -276,6 +276,30 @@ fn a_unit_with_a_short_task_set_is_given_what_it_takes() {
 }
 
 #[test]
+fn what_rested_at_a_limit_goes_on_when_that_is_lifted() {
+    // One of 600 commands at once is refused: the unit is given 300, which is lifted after as many that went well.
+    let mut spec = limited(700);
+    (spec.queue_size, spec.arena) = (600, 4 << 20);
+    let mut world = World::new(spec);
+    world.fabric().target_mut().inject(lun(0), Injection::TaskSetFull);
+    for number in 1..600 {
+        // Answered one by one, so that nothing else wakes the queue together with the answer that lifts the limit.
+        let slow = Injection::Slow(Duration::from_millis(number));
+        world.fabric().target_mut().inject(lun(0), slow);
+    }
+    let ids: Vec<_> = (0..1000).map(|n| world.read(0, n, 1)).collect();
+    run_for(&mut world, Duration::from_millis(200));
+    let state = world.engine().disk_state(LunKey(0)).expect("known");
+    assert_eq!(state.depth, Some(300));
+    assert!((301..600).contains(&state.commands), "{} commands out", state.commands);
+    finish(&mut world);
+    succeeded(&world, &ids);
+    assert_eq!(world.engine().disk_state(LunKey(0)).expect("known").depth, None);
+    let last = ids.iter().map(|&id| ended(&world, id)).max().expect("some");
+    assert_eq!(seconds(last), 0, "none waited until something else woke its queue");
+}
+
+#[test]
 fn a_target_that_stays_busy_is_given_up() {
     let limits = Limits {
         busy: Duration::from_secs(10),
