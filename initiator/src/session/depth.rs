@@ -8,7 +8,7 @@ use super::request::{Key, Request, Stage};
 use crate::fabric::Fabric;
 use crate::scsi::outcome;
 
-/// From here on a unit's depth is not limited any more: no channel has more credit in use.
+/// From here on a unit's depth is not limited any more; if that is too much it says so again.
 const UNLIMITED: u32 = 256;
 
 /// How many commands of one logical unit may have left its queue and not ended, and how many have.
