@@ -1,6 +1,6 @@
 //! Logging in to the model target, and bringing its logical units up through the engine.
 
-mod common;
+mod directed;
 
 use std::future::Future;
 use std::pin::pin;
@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use common::{finish, lun, spec};
+use directed::{finish, lun, spec};
 use srp_addressing::PortId;
 use srp_initiator::fabric::Exposure;
 use srp_initiator::scsi::bringup::{Execute, ExecuteError, Reply, probe, report_luns};
@@ -28,7 +28,7 @@ impl Execute for Through {
         let id = world.control(0, number, cdb, data_in, Duration::from_secs(10));
         while world.outcome(id).is_none() && world.step() {}
         world.verdict().unwrap_or_else(|report| panic!("{report}"));
-        match common::outcome(&world, id) {
+        match directed::outcome(&world, id) {
             Outcome::Reply(Ok(reply)) => {
                 let sense = Sense::parse(&reply.sense).ok();
                 Ok(Reply {
@@ -85,7 +85,10 @@ fn a_control_request_without_a_channel_fails() {
     finish(&mut world);
     let id = world.control(0, 0, Cdb::test_unit_ready(), 0, Duration::from_secs(1));
     finish(&mut world);
-    assert_eq!(common::outcome(&world, id), Outcome::Reply(Err(BlockError::Transport)));
+    assert_eq!(
+        directed::outcome(&world, id),
+        Outcome::Reply(Err(BlockError::Transport))
+    );
 }
 
 fn parameters() -> LoginParameters {

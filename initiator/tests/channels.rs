@@ -1,10 +1,10 @@
 //! Sessions of several channels: used in turn, lost one by one, and writes of unknown fate.
 
-mod common;
+mod directed;
 
 use std::time::Duration;
 
-use common::{NOT_RESET, ended, failed, finish, lun, outcome, run_for, spec, succeeded};
+use directed::{NOT_RESET, ended, failed, finish, lun, outcome, run_for, spec, succeeded};
 use srp_initiator::scsi::BlockError;
 use srp_initiator::session::{Fence, RequestId};
 use srp_initiator::sim::{CreditPolicy, Injection, Outcome, Span, World, WorldSpec};
@@ -89,7 +89,7 @@ fn doubtful(spec: WorldSpec, prepare: impl FnOnce(&mut World)) -> (World, Reques
         run_for(world, Duration::from_millis(2));
         (write, world.read(0, 8, 8))
     };
-    let (world, write, read) = common::doubtful(spec, submit, prepare);
+    let (world, write, read) = directed::doubtful(spec, submit, prepare);
     succeeded(&world, between.as_slice());
     (world, write, read)
 }

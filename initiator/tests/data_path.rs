@@ -1,10 +1,10 @@
 //! Requests that end as they should: data, credit, buffers, order, and statuses that are healed inside.
 
-mod common;
+mod directed;
 
 use std::time::Duration;
 
-use common::{ended, finish, limited, lun, outcome, run_for, seconds, spec, succeeded};
+use directed::{ended, finish, limited, lun, outcome, run_for, seconds, spec, succeeded};
 use srp_initiator::scsi::{BlockError, Cdb};
 use srp_initiator::session::{BlockOperation, Limits, LunKey, RequestId};
 use srp_initiator::sim::{CreditPolicy, Injection, Outcome, Span, World, WorldSpec, fill_block};
@@ -39,7 +39,7 @@ fn both_ends_of_the_disk_and_nothing_beyond() {
         world.read(0, 6, 513),
     ];
     finish(&mut world);
-    common::failed(&world, &bad, BlockError::Invalid);
+    directed::failed(&world, &bad, BlockError::Invalid);
     succeeded(&world, &good);
     assert_eq!(world.fabric().target().executed(lun(0)), (1, 2, 0));
 }
@@ -142,7 +142,7 @@ fn the_buffer_of_a_request_that_ends_in_its_queue_serves_the_next() {
     // The first waits for the end of its pause; with its disk it goes, and its buffer with it.
     world.unplug(0);
     finish(&mut world);
-    common::failed(&world, &[first], BlockError::Offline);
+    directed::failed(&world, &[first], BlockError::Offline);
     succeeded(&world, &[second]);
 }
 
@@ -197,7 +197,7 @@ fn data_that_cannot_be_supplied_frees_the_credit_for_others() {
     });
     let ids = [world.write(0, 0, 8), world.write(0, 8, 8), world.write(0, 16, 8)];
     finish(&mut world);
-    common::failed(&world, &ids, BlockError::Io);
+    directed::failed(&world, &ids, BlockError::Io);
     assert_eq!(world.fabric().target().executed(lun(0)), (0, 0, 0));
 }
 
@@ -309,7 +309,7 @@ fn a_target_that_stays_busy_is_given_up() {
     (0..1000).for_each(|_| world.fabric().target_mut().inject(lun(0), Injection::Busy));
     let write = world.write(0, 0, 8);
     finish(&mut world);
-    common::failed(&world, &[write], BlockError::Timeout);
+    directed::failed(&world, &[write], BlockError::Timeout);
     assert_eq!(seconds(ended(&world, write)), 10);
     assert!(world.failures().is_empty());
 }
@@ -339,7 +339,7 @@ fn a_request_to_be_sent_again_waits_no_longer_than_its_time() {
     let refused = world.write(0, 0, 8);
     let next = world.read(0, 64, 8);
     finish(&mut world);
-    common::failed(&world, &[refused], BlockError::Timeout);
+    directed::failed(&world, &[refused], BlockError::Timeout);
     assert_eq!(seconds(ended(&world, refused)), 10);
     succeeded(&world, &[next]);
 }
@@ -376,7 +376,7 @@ fn a_short_write_is_an_error() {
     world.fabric().target_mut().inject(lun(0), Injection::Short(512));
     let write = world.write(0, 0, 8);
     finish(&mut world);
-    common::failed(&world, &[write], BlockError::Io);
+    directed::failed(&world, &[write], BlockError::Io);
 }
 
 #[test]
@@ -395,8 +395,8 @@ fn errors_of_the_medium_and_of_the_request_reach_the_caller() {
     world.fabric().target_mut().inject(lun(0), Injection::Refused);
     let refused = world.read(0, 0, 8);
     finish(&mut world);
-    common::failed(&world, &[read], BlockError::Medium);
-    common::failed(&world, &[refused], BlockError::Io);
+    directed::failed(&world, &[read], BlockError::Medium);
+    directed::failed(&world, &[refused], BlockError::Io);
     assert!(world.failures().is_empty());
 }
 

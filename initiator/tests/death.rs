@@ -1,10 +1,10 @@
 //! A daemon that dies, and the one that takes its place.
 
-mod common;
+mod directed;
 
 use std::time::Duration;
 
-use common::{finish, lun, run_for, spec, succeeded};
+use directed::{finish, lun, run_for, spec, succeeded};
 use srp_initiator::sim::{Injection, Span, World, WorldSpec};
 
 /// A write with its data in the command is at the target, slow, when the daemon dies; another one of the same blocks

@@ -1,10 +1,10 @@
 //! Targets and networks that fail: every request ends, in time, and nothing is touched that should not be.
 
-mod common;
+mod directed;
 
 use std::time::Duration;
 
-use common::{ended, failed, finish, limited, lun, outcome, run_for, seconds, spec, succeeded};
+use directed::{ended, failed, finish, limited, lun, outcome, run_for, seconds, spec, succeeded};
 use srp_initiator::fabric::WorkError;
 use srp_initiator::scsi::BlockError;
 use srp_initiator::session::{ChannelError, RequestId};

@@ -1,10 +1,10 @@
 //! Sessions whose channels are spread over reactors: requests go where a channel is, and come back.
 
-mod common;
+mod directed;
 
 use std::time::Duration;
 
-use common::{NOT_RESET, ended, failed, finish, lun, outcome, run_for, seconds, spec, succeeded};
+use directed::{NOT_RESET, ended, failed, finish, lun, outcome, run_for, seconds, spec, succeeded};
 use srp_initiator::fabric::QueuePairId;
 use srp_initiator::scsi::{BlockError, Cdb, Lun};
 use srp_initiator::session::{BlockOperation, ControlRequest, Event, Fence, RequestId, SessionKey};
@@ -142,7 +142,7 @@ fn doubtful(spec: WorldSpec, prepare: impl FnOnce(&mut World)) -> (World, Reques
         let write = world.submit_at(0, 0, WRITE, 0, 1);
         (write, world.submit_at(0, 0, BlockOperation::Read, 8, 8))
     };
-    common::doubtful(spec, submit, prepare)
+    directed::doubtful(spec, submit, prepare)
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! Commands that are not answered in time: aborted, reset, given up; and answers that come all the same.
 
-mod common;
+mod directed;
 
 use std::time::Duration;
 
-use common::{ended, failed, finish, limited, lun, outcome, run_for, seconds, spec, succeeded};
+use directed::{ended, failed, finish, limited, lun, outcome, run_for, seconds, spec, succeeded};
 use srp_initiator::scsi::{BlockError, Cdb};
 use srp_initiator::session::{ChannelError, ChannelState, Fence, UnitFunction};
 use srp_initiator::sim::{Function, Injection, Outcome, World};

@@ -1,10 +1,10 @@
 //! Memory windows: each command opens its bytes, and closes them before it is over.
 
-mod common;
+mod directed;
 
 use std::time::Duration;
 
-use common::{ended, failed, finish, lun, outcome, run_for, seconds, spec, succeeded};
+use directed::{ended, failed, finish, lun, outcome, run_for, seconds, spec, succeeded};
 use srp_initiator::fabric::{Exposure, WorkError};
 use srp_initiator::scsi::{BlockError, Cdb};
 use srp_initiator::session::{ChannelError, RequestId};

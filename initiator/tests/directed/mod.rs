@@ -1,4 +1,4 @@
-//! Helpers of the directed tests.
+//! What the directed tests have in common: a small world, and ways to bring it about.
 #![allow(dead_code, reason = "every test binary uses some of them")]
 
 use std::time::Duration;
