@@ -43,7 +43,7 @@ def parser():
     parse.add_argument(
         "--counted", action="store_true",
         help="count instructions instead of time: every 10^9 of them are a second, whichever processor executes them, so "
-        "that IOPS say what a request costs in all. Two rounds do, as they differ by less than a percent",
+        "that IOPS say what a request costs in all. Two rounds do, as they hardly differ",
     )
     parse.add_argument(
         "--append", default=None, metavar="ARGUMENTS",
