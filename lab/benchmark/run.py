@@ -13,12 +13,24 @@ from . import peers, points
 MOUNT = "/mnt"
 FILE_SIZE = 48 << 20
 TICKS = os.sysconf("SC_CLK_TCK")
+COUNTERS = pathlib.Path("/sys/class/infiniband/rxe0/ports/1/hw_counters")
+
+
+def told_repeats(counts):
+    return "".join(f", {count} {name}" for name, count in counts.items())
 
 
 def busy_ticks():
     """CPU time of the whole guest that was not idle."""
     fields = [int(field) for field in open("/proc/stat").readline().split()[1:9]]
     return sum(fields) - fields[3] - fields[4]
+
+
+def repeats():
+    """What the port has sent again or been sent again so far, by the counter that says so. A request that waits for such a
+    timeout tells nothing about its initiator."""
+    names = ("completer_retry_err", "duplicate_request", "out_of_seq_request", "rcvd_rnr_err", "rcvd_seq_err", "send_rnr_err")
+    return {name: int((COUNTERS / name).read_text()) for name in names}
 
 
 def job(outcome):
@@ -37,6 +49,7 @@ def job(outcome):
         "iops": sum(side["iops"] for side in sides),
         "bytes_per_second": sum(side["bw_bytes"] for side in sides),
         "latency_us": {f"{key:g}": value for key, value in percentile.items()},
+        "slowest_us": max(side["clat_ns"]["max"] for side in sides) / 1000,
         "fio_cpu": told["usr_cpu"] + told["sys_cpu"],
     }
 
@@ -57,13 +70,15 @@ def on_file(point, path):
 
 
 def measure(peer, point, path, seconds):
-    before, figures = busy_ticks(), peer.figures() if hasattr(peer, "figures") else None
+    before, repeated = busy_ticks(), repeats()
+    figures = peer.figures() if hasattr(peer, "figures") else None
     if point.file:
         outcome = on_file(point, path)
     else:
         outcome = run(*point.fio(path, seconds, peers.SIZE), limit=seconds + 60)
     result = job(outcome)
     result["guest_cpu_us_per_io"] = (busy_ticks() - before) / TICKS * 1e6 / max(result["ios"], 1)
+    result["repeats"] = {name: count - repeated[name] for name, count in repeats().items() if count > repeated[name]}
     if figures:
         after = peer.figures()
         result["daemon"] = {key: (after[key] - figures[key]) / max(result["ios"], 1) for key in figures}
@@ -108,7 +123,8 @@ def main():
                     results.append({"round": number, "point": point.name, "peer": peer.name, **measured})
                     print(
                         f"round {number + 1}: {point.name:14} {peer.name:12} {measured['iops']:9.0f} IOPS "
-                        f"{measured['bytes_per_second'] / 1e6:8.1f} MB/s",
+                        f"{measured['bytes_per_second'] / 1e6:8.1f} MB/s, slowest {measured['slowest_us'] / 1000:.1f} ms"
+                        f"{told_repeats(measured['repeats'])}",
                         file=sys.stderr, flush=True,
                     )  # fmt: skip
     finally:
