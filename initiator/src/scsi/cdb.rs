@@ -135,56 +135,44 @@ impl Cdb {
     /// In the 10-byte form where it reaches, else the 16-byte form, with the code of either.
     #[inline(always)]
     fn transfer([short, long]: [u8; 2], lba: u64, blocks: u32, fua: bool) -> Self {
-        match (u32::try_from(lba), u16::try_from(blocks)) {
-            (Ok(lba), Ok(blocks)) => Self::transfer_10(short, lba, blocks, fua),
-            _ => Self::transfer_16(long, lba, blocks, if fua { FUA } else { 0 }),
-        }
+        let flags = if fua { FUA } else { 0 };
+        Self::of_numbers(match (u32::try_from(lba), u16::try_from(blocks)) {
+            (Ok(lba), Ok(blocks)) => numbers_10(short, lba, blocks, flags),
+            _ => numbers_16(long, lba, blocks, flags),
+        })
     }
 
     /// READ (10) (SBC-3).
     #[must_use]
     pub fn read_10(lba: u32, blocks: u16, fua: bool) -> Self {
-        Self::transfer_10(READ_10, lba, blocks, fua)
+        Self::of_numbers(numbers_10(READ_10, lba, blocks, if fua { FUA } else { 0 }))
     }
 
     /// WRITE (10) (SBC-3).
     #[must_use]
     pub fn write_10(lba: u32, blocks: u16, fua: bool) -> Self {
-        Self::transfer_10(WRITE_10, lba, blocks, fua)
+        Self::of_numbers(numbers_10(WRITE_10, lba, blocks, if fua { FUA } else { 0 }))
     }
 
     /// READ (16) (SBC-3).
     #[must_use]
     pub fn read_16(lba: u64, blocks: u32, fua: bool) -> Self {
-        Self::transfer_16(READ_16, lba, blocks, if fua { FUA } else { 0 })
+        Self::of_numbers(numbers_16(READ_16, lba, blocks, if fua { FUA } else { 0 }))
     }
 
     /// WRITE (16) (SBC-3).
     #[must_use]
     pub fn write_16(lba: u64, blocks: u32, fua: bool) -> Self {
-        Self::transfer_16(WRITE_16, lba, blocks, if fua { FUA } else { 0 })
+        Self::of_numbers(numbers_16(WRITE_16, lba, blocks, if fua { FUA } else { 0 }))
     }
 
+    /// Of two big-endian numbers: one is made for every command, and numbers stay in registers where bytes do not.
     #[inline(always)]
-    fn transfer_10(code: u8, lba: u32, blocks: u16, fua: bool) -> Self {
-        Self::packed(
-            code,
-            if fua { FUA } else { 0 },
-            u128::from(lba) << 80 | u128::from(blocks) << 56,
-        )
-    }
-
-    #[cold]
-    fn transfer_16(code: u8, lba: u64, blocks: u32, flags: u8) -> Self {
-        Self::packed(code, flags, u128::from(lba) << 48 | u128::from(blocks) << 16)
-    }
-
-    /// Put together as a big-endian number: one is made for every command, and numbers stay in registers. `fields` is
-    /// all behind the first two bytes.
-    #[inline(always)]
-    fn packed(code: u8, flags: u8, fields: u128) -> Self {
-        let number = u128::from(code) << 120 | u128::from(flags) << 112 | fields;
-        Self::from_bytes(number.to_be_bytes())
+    fn of_numbers([first, second]: [u64; 2]) -> Self {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&first.to_be_bytes());
+        bytes[8..].copy_from_slice(&second.to_be_bytes());
+        Self::from_bytes(bytes)
     }
 
     /// SYNCHRONIZE CACHE (10) (SBC-3) of the whole medium, status only once it is done.
@@ -209,7 +197,8 @@ impl Cdb {
     /// where that reads back the same.
     #[must_use]
     pub fn write_same_16(lba: u64, blocks: u32, unmap: bool) -> Self {
-        Self::transfer_16(WRITE_SAME_16, lba, blocks, if unmap { WRITE_SAME_UNMAP } else { 0 })
+        let flags = if unmap { WRITE_SAME_UNMAP } else { 0 };
+        Self::of_numbers(numbers_16(WRITE_SAME_16, lba, blocks, flags))
     }
 
     /// What the command asks for, as a target reads it.
@@ -285,6 +274,25 @@ impl Cdb {
             other => Operation::Other(other),
         }
     }
+}
+
+/// A transfer in the 10-byte form, as two big-endian numbers.
+#[inline(always)]
+fn numbers_10(code: u8, lba: u32, blocks: u16, flags: u8) -> [u64; 2] {
+    let blocks = u64::from(blocks);
+    [begin(code, flags) | u64::from(lba) << 16 | blocks >> 8, blocks << 56]
+}
+
+/// The same in the 16-byte form.
+#[cold]
+fn numbers_16(code: u8, lba: u64, blocks: u32, flags: u8) -> [u64; 2] {
+    [begin(code, flags) | lba >> 16, lba << 48 | u64::from(blocks) << 16]
+}
+
+/// The first two bytes.
+#[inline(always)]
+fn begin(code: u8, flags: u8) -> u64 {
+    u64::from(code) << 56 | u64::from(flags) << 48
 }
 
 /// The parameter list of an UNMAP of one range (SBC-3).
