@@ -1,5 +1,6 @@
 //! Task management asked for by the control side: what a recovered session fences its units with.
 
+use super::due::ALWAYS;
 use super::engine::Engine;
 use super::event::Event;
 use super::request::{RequestId, SessionKey};
@@ -58,6 +59,7 @@ impl<F: Fabric> Engine<F> {
     /// gives up on it closes the channel.
     pub fn submit_task(&mut self, request: TaskRequest, now: Instant) {
         let limit = now + self.limits.task;
+        self.due = ALWAYS;
         self.tasks.push(Task {
             request,
             sent: None,

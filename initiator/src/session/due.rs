@@ -1,6 +1,8 @@
 //! What is due, and when to look next.
 //!
-//! Engines are driven far more often than anything is due: a pass costs next to nothing until then.
+//! Engines are driven far more often than anything is due: a pass costs next to nothing until then. So one moment is
+//! kept, before which nothing is. It is brought forward wherever something may be due sooner, and never put back but when
+//! it has come: what ended meanwhile costs one pass for nothing.
 
 use super::channel::{Channel, ChannelError};
 use super::engine::Engine;
@@ -10,31 +12,32 @@ use crate::fabric::Fabric;
 use crate::time::Instant;
 
 impl Channel {
+    // With a ladder or a logout under way there may be something to do in any pass.
+    fn is_urgent(&self) -> bool {
+        self.ladder.is_some() || self.leaving.is_some()
+    }
+
     /// When something of it is due at the latest.
-    #[inline]
     fn deadline(&self) -> Instant {
-        if self.ladder.is_none() && self.starved.is_none() && self.leaving.is_none() {
-            return self.next_check;
-        }
         let check = self.ladder.map_or(self.next_check, |ladder| ladder.limit);
         let starved = self.starved.filter(|_| self.credits <= 1);
         check.min(starved.unwrap_or(NEVER)).min(self.leaving.unwrap_or(NEVER))
     }
 
-    /// Before when nothing can be done about what is overdue, or may be. With a ladder there may be at any time.
+    /// Before when nothing can be done about what is overdue, or may be.
     fn due(&self) -> Instant {
-        if self.ladder.is_some() {
-            return Instant::default();
+        if self.is_urgent() {
+            return ALWAYS;
         }
-        let starved = self.starved.unwrap_or(NEVER);
-        self.next_check.min(starved).min(self.leaving.unwrap_or(NEVER))
+        self.next_check.min(self.starved.unwrap_or(NEVER))
     }
 }
 
 impl<F: Fabric> Engine<F> {
     /// Acts on what is due.
+    #[inline(always)]
     pub(super) fn check_time(&mut self, now: Instant) {
-        if self.due <= now || self.is_pending() {
+        if self.due <= now {
             self.act_on_time(now);
         }
     }
@@ -46,9 +49,10 @@ impl<F: Fabric> Engine<F> {
                 continue;
             };
             let session = channel.session_index;
-            if channel.is_open() && channel.is_starved(now) {
+            if channel.is_open() && channel.starved.is_some_and(|limit| limit <= now) {
+                let starved = channel.is_starved(now);
                 channel.starved = None;
-                if self.is_waiting(session) && !self.mutated.is(Mutation::StarvedForEver) {
+                if starved && self.is_waiting(session) && !self.mutated.is(Mutation::StarvedForEver) {
                     let reason = ChannelError::Protocol("no credit for as long as a command may take");
                     self.close(index, reason, now);
                 }
@@ -65,7 +69,10 @@ impl<F: Fabric> Engine<F> {
         self.end_delays(now);
         let channels = self.channels.iter().flatten().filter(|channel| channel.is_open());
         let due = channels.map(Channel::due).chain(self.next_expiry).min();
-        self.due = due.unwrap_or(NEVER);
+        self.due = match self.is_pending() {
+            true => ALWAYS,
+            false => due.unwrap_or(NEVER),
+        };
     }
 
     fn end_delays(&mut self, now: Instant) {
@@ -86,9 +93,20 @@ impl<F: Fabric> Engine<F> {
 
     /// When [`Engine::pump`] has to be called again at the latest.
     #[must_use]
+    #[inline]
     pub fn deadline(&self) -> Option<Instant> {
+        if self.due == ALWAYS {
+            return self.earliest();
+        }
+        // Without requests nothing else is due, whatever was.
+        (self.due < NEVER && !self.requests.is_empty()).then_some(self.due)
+    }
+
+    /// The same where something is tried in each pass: sleepers are told when it ends.
+    #[cold]
+    fn earliest(&self) -> Option<Instant> {
         let mut at = match self.next_expiry {
-            Some(expiry) if self.requests.len() > 0 => expiry,
+            Some(expiry) if !self.requests.is_empty() => expiry,
             _ => NEVER,
         };
         for channel in self.channels.iter().flatten() {
@@ -103,12 +121,10 @@ impl<F: Fabric> Engine<F> {
     }
 
     /// Whether anything is to be tried in each pass.
-    #[inline]
     fn is_pending(&self) -> bool {
         self.delayed.len() | self.fences.len() | self.tasks.len() != 0
     }
 
-    #[cold]
     fn pending_deadline(&self, mut at: Instant) -> Instant {
         for &key in &self.delayed {
             if let Some(Stage::Delayed(until)) = self.requests.get(key).map(|request| request.stage) {
@@ -120,6 +136,9 @@ impl<F: Fabric> Engine<F> {
         fences.chain(tasks).fold(at, Instant::min)
     }
 }
+
+/// Before everything: [`Engine::due`] while something is tried in each pass.
+pub(super) const ALWAYS: Instant = Instant::from_nanos(0);
 
 /// Behind everything.
 pub(super) const NEVER: Instant = Instant::from_nanos(u64::MAX);

@@ -77,7 +77,7 @@ pub struct Engine<F> {
     pub(super) delayed: Vec<Key>,
     /// No request that waits is over before this.
     pub(super) next_expiry: Option<Instant>,
-    /// Neither a channel nor a request that waits has anything to be done about before this.
+    /// Nothing is to be done before this but what requests and completions bring (see `due`).
     pub(super) due: Instant,
     pub(super) fences: Vec<Fenced>,
     pub(super) tasks: Vec<Task>,

@@ -9,6 +9,7 @@
 //! something back has none, as far as it was not asked before it got one. An answer to a question of before says
 //! nothing.
 
+use super::due::ALWAYS;
 use super::engine::Engine;
 use super::event::Event;
 use super::failover::Fenced;
@@ -98,6 +99,7 @@ impl<F: Fabric> Engine<F> {
             request.stage = Stage::Fenced;
         }
         let limit = now + self.limits.task + self.limits.task;
+        self.due = ALWAYS;
         let unsent = |fence: &&mut Fenced| fence.is_unsent(queue);
         match self.fences.iter_mut().find(unsent) {
             Some(fence) => fence.add(key, limit),

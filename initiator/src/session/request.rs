@@ -263,6 +263,12 @@ impl Requests {
             .filter_map(|(key, entry)| Some((u32::try_from(key).ok()?, entry.as_ref()?)))
     }
 
+    /// There are none.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.len() == self.free.len()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.entries.len() - self.free.len()
     }

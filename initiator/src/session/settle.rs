@@ -1,6 +1,7 @@
 //! How requests end, and how channels do: nothing is given back while the target could still touch it.
 
 use super::channel::{Channel, ChannelError};
+use super::due::ALWAYS;
 use super::engine::Engine;
 use super::event::{Event, Events, Handle};
 use super::failover::detach;
@@ -141,6 +142,7 @@ impl<F: Fabric> Engine<F> {
             return self.push_waiting(key, true);
         }
         request.stage = Stage::Delayed(backoff);
+        self.due = ALWAYS;
         self.delayed.push(key);
     }
 
@@ -305,7 +307,7 @@ impl<F: Fabric> Engine<F> {
         };
         channel.slots[usize::from(slot)].state = Slot::Logout;
         channel.leaving = Some(limit);
-        self.due = self.due.min(limit);
+        self.due = ALWAYS;
         channel.credits -= 1;
         channel.sends_posted += 1;
         let session = channel.session_index;
