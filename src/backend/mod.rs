@@ -286,7 +286,7 @@ impl Backend for SrpBackend {
         }
     }
 
-    fn submit(&mut self, request: UblkRequest, _now: Instant) {
+    fn submit(&mut self, request: UblkRequest, now: Instant) {
         let id = request.id;
         match translate(&request, self.disks.get(&request.device)) {
             Ok((block, len, counters)) => {
@@ -300,7 +300,8 @@ impl Backend for SrpBackend {
                         counters,
                     },
                 );
-                self.engine.submit(block);
+                let now = self.core_time(now);
+                self.engine.submit(block, now);
             }
             Err(errno) => self.early.push(Action::Complete { id, result: Err(errno) }),
         }

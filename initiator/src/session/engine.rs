@@ -12,13 +12,13 @@ use super::event::{Event, Events, Handle};
 use super::failover::Fenced;
 use super::key_map::KeyMap;
 use super::mutation::{Mutated, Mutation};
-use super::queue::Queue;
+use super::queue::{Queue, Started};
 use super::request::{
     BlockRequest, BlockResult, Control, ControlRequest, Key, LunKey, Purpose, Request, RequestId, Requests, SessionKey,
     Stage,
 };
 use super::roster::SessionState;
-use super::start::Transfer;
+use super::start::{Start, Transfer};
 use crate::fabric::{Completion, Fabric, QueuePairId};
 use crate::scsi::BlockError;
 use crate::time::{Instant, nanoseconds};
@@ -141,8 +141,9 @@ impl<F: Fabric> Engine<F> {
         self.fabric
     }
 
-    /// Takes a block request. It ends with [`Event::Done`] or [`Event::Data`].
-    pub fn submit(&mut self, request: BlockRequest) {
+    /// Takes a block request. It ends with [`Event::Done`] or [`Event::Data`]. What is due of it now is handed to the
+    /// fabric and told by the next [`Engine::pump`].
+    pub fn submit(&mut self, request: BlockRequest, now: Instant) {
         let index = self.disks.get(&request.lun).copied();
         let queue = index.and_then(|index| Some((index, self.queues[index].as_mut()?)));
         let Some((index, queue)) = queue else {
@@ -152,9 +153,30 @@ impl<F: Fabric> Engine<F> {
             Ok(transfer) => transfer,
             Err(why) => return self.done(request.id, Err(why)),
         };
-        let key = self
+        let Some(session) = &mut self.sessions[queue.session] else {
+            return self.done(request.id, Err(BlockError::Offline));
+        };
+        let (key, request) = self
             .requests
             .insert(Request::new(index, queue.lun, Purpose::Block(request), transfer));
+        let mut start = Start {
+            fabric: &mut self.fabric,
+            events: &mut self.events,
+            spans: &self.spans,
+            due: &mut self.due,
+            now,
+        };
+        match session.start_at_once(&mut start, key, request, &mut self.channels, queue, self.mutated) {
+            Started::Yes => {}
+            Started::Unsendable => self.unsendable(key),
+            Started::Refused | Started::Wait | Started::NoBuffer => self.wait(key, index),
+        }
+    }
+
+    /// Puts a request that was just made in its queue.
+    #[inline(never)]
+    fn wait(&mut self, key: Key, index: usize) {
+        let Some(queue) = &mut self.queues[index] else { return };
         queue.push(key, self.mutated.is(Mutation::LastInFirstOut), &mut self.requests);
         queue.make_ready(index, &mut self.sessions);
         self.dirty = true;
@@ -179,7 +201,7 @@ impl<F: Fabric> Engine<F> {
             request,
             sense: Vec::new(),
         });
-        let key = self.requests.insert(Request {
+        let (key, _) = self.requests.insert(Request {
             deadline,
             ..Request::new(queue, lun, Purpose::Control(control), transfer)
         });
@@ -236,22 +258,14 @@ impl<F: Fabric> Engine<F> {
     /// Does what can be done now. True when anything happened.
     #[inline(never)]
     pub fn pump(&mut self, now: Instant) -> bool {
-        let mut progress = false;
-        loop {
-            self.completions.clear();
-            self.fabric.poll(&mut self.completions);
-            if self.completions.is_empty() {
-                break;
-            }
-            progress = true;
+        // What a pass with nothing to do can do without is in functions of its own: it does not save their registers.
+        self.fabric.poll(&mut self.completions);
+        let mut progress = !self.completions.is_empty();
+        if progress {
             self.reap(now);
-            if self.completions.len() < self.completions.capacity() {
-                break;
-            }
         }
         self.check_time(now);
         if self.dirty {
-            self.dirty = false;
             progress = true;
             self.dispatch(now);
         }
@@ -260,15 +274,23 @@ impl<F: Fabric> Engine<F> {
     }
 
     /// Acts on what the fabric has finished.
-    // What a pass with nothing to do can do without is in functions of its own: it does not save their registers.
     #[inline(never)]
     fn reap(&mut self, now: Instant) {
-        let mut at = 0;
-        while let Some(&completion) = self.completions.get(at) {
-            at += 1;
-            if let Some(index) = self.by_qp.again(completion.qp) {
-                self.completed(index, completion, now);
+        loop {
+            let mut at = 0;
+            while let Some(&completion) = self.completions.get(at) {
+                at += 1;
+                if let Some(index) = self.by_qp.again(completion.qp) {
+                    self.completed(index, completion, now);
+                }
             }
+            let full = self.completions.len() == self.completions.capacity();
+            self.completions.clear();
+            if !full {
+                return;
+            }
+            // There may be more.
+            self.fabric.poll(&mut self.completions);
         }
     }
 

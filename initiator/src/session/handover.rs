@@ -72,11 +72,11 @@ impl<F: Fabric> Engine<F> {
         };
         let queue = taken.queue;
         if !doubtful || self.mutated.is(Mutation::TakenOverUnfenced) {
-            let key = self.requests.insert(taken);
+            let (key, _) = self.requests.insert(taken);
             return self.push_waiting(key, self.mutated.is(Mutation::LastInFirstOut));
         }
         if self.is_connected(queue) && self.can_reset(queue) {
-            let key = self.requests.insert(taken);
+            let (key, _) = self.requests.insert(taken);
             return self.await_reset(key, queue, now);
         }
         if !self.is_connected(queue) && (foreign || self.is_elsewhere(queue)) {

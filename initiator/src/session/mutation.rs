@@ -30,6 +30,8 @@ pub enum Mutation {
     LastInFirstOut,
     /// A unit keeps its turn as long as it has requests.
     NoTurns,
+    /// A request that is just made is started before those of other units that wait.
+    PassesOver,
     /// The buffer of a write that is sent again is given back first.
     RetryWithoutBuffer,
     /// A short read is reported in full.
@@ -109,6 +111,7 @@ impl Mutation {
         Self::SendsNotAwaited,
         Self::LastInFirstOut,
         Self::NoTurns,
+        Self::PassesOver,
         Self::RetryWithoutBuffer,
         Self::ShortReadInFull,
         Self::CreditRequestIgnored,

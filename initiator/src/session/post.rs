@@ -28,18 +28,28 @@ impl<F: Fabric> Start<'_, F> {
     #[inline(always)]
     pub(super) fn post(&mut self, command: Outgoing<'_>) -> Result<(), WireError> {
         let Outgoing { request, channel, .. } = &command;
-        let unchecked = channel.mutated.is(Mutation::ImmediateUnchecked);
-        let limit = self.now.after(self.spans.command);
-        // Nearly all commands go one of these ways: each on its own, what hangs on the form of the data is settled when this
+        // Nearly all commands go one of three ways: each on its own, what hangs on the form of the data is settled when this
         // is compiled.
         match (&request.purpose, request.transfer, request.extent) {
             (Purpose::Block(block), Transfer::ToInitiator(_), Some(extent))
                 if channel.is_plain(&channel.read_space) =>
             {
+                let limit = self.now.after(self.spans.command);
                 let cdb = Cdb::read(block.lba, block.blocks, false);
                 let data = Data::Read(self.fabric.describe(channel.qp, extent));
                 self.post_data(command, cdb, limit, data, None, None)
             }
+            _ => self.post_write(command),
+        }
+    }
+
+    /// The same for what is no read.
+    #[inline(always)]
+    pub(super) fn post_write(&mut self, command: Outgoing<'_>) -> Result<(), WireError> {
+        let Outgoing { request, channel, .. } = &command;
+        let unchecked = channel.mutated.is(Mutation::ImmediateUnchecked);
+        let limit = self.now.after(self.spans.command);
+        match (&request.purpose, request.transfer, request.extent) {
             (Purpose::Block(block), Transfer::ToTarget(len), extent)
                 if len <= channel.immediate_data || unchecked && len <= 8192 =>
             {
@@ -51,7 +61,21 @@ impl<F: Fabric> Start<'_, F> {
                 let data = Data::Write(self.fabric.describe(channel.qp, extent));
                 self.post_data(command, cdb, limit, data, None, None)
             }
-            _ => self.post_otherwise(command),
+            // Put together anew: only what nobody else has the address of stays in registers.
+            _ => {
+                let Outgoing {
+                    key,
+                    request,
+                    channel,
+                    tag,
+                } = command;
+                self.parts().post_otherwise(Outgoing {
+                    key,
+                    request,
+                    channel,
+                    tag,
+                })
+            }
         }
     }
 

@@ -77,6 +77,12 @@ impl Queue {
         }
     }
 
+    /// Nothing waits in it, and its unit takes more.
+    #[inline(always)]
+    pub(super) fn is_idle(&self) -> bool {
+        self.head.is_none() && !self.depth.is_full()
+    }
+
     /// The first request is taken off; `next` came behind it.
     #[inline]
     pub(super) fn advance(&mut self, next: Option<Key>) {
@@ -167,6 +173,15 @@ impl<F: Fabric> Engine<F> {
     /// Starts what credits, slots and buffers allow, each logical unit in its turn.
     #[inline(never)]
     pub(super) fn dispatch(&mut self, now: Instant) {
+        self.dirty = false;
+        // Mostly a command has ended, and none waits.
+        if self.sessions.iter().flatten().any(|session| !session.ready.is_empty()) {
+            self.dispatch_sessions(now);
+        }
+    }
+
+    #[inline(never)]
+    fn dispatch_sessions(&mut self, now: Instant) {
         for index in 0..self.sessions.len() {
             let session = self.sessions[index].as_ref();
             if session.is_some_and(|session| !session.ready.is_empty()) {

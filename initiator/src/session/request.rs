@@ -224,13 +224,13 @@ pub(super) struct Requests {
 
 impl Requests {
     #[inline(always)]
-    pub(super) fn insert(&mut self, request: Request) -> Key {
+    pub(super) fn insert(&mut self, request: Request) -> (Key, &mut Request) {
         let key = self.free.pop().unwrap_or_else(|| self.grow());
-        // One that is free is empty: said so that nothing is dropped, and the request written where it stays.
-        if let Some(entry @ None) = self.entries.get_mut(key as usize) {
-            *entry = Some(request);
-        }
-        key
+        // Asked for so that nothing is dropped, and the request written where it stays.
+        let Some(entry @ None) = self.entries.get_mut(key as usize) else {
+            unreachable!("a place that is free is empty");
+        };
+        (key, entry.insert(request))
     }
 
     #[cold]
@@ -241,6 +241,7 @@ impl Requests {
         key
     }
 
+    #[inline(always)]
     pub(super) fn remove(&mut self, key: Key) {
         if let Some(entry @ Some(_)) = self.entries.get_mut(key as usize) {
             *entry = None;

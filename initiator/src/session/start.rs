@@ -3,10 +3,11 @@
 use super::channel::Channel;
 use super::engine::{Engine, Spans};
 use super::event::{Event, Events, Handle};
-use super::mutation::Mutation;
+use super::mutation::{Mutated, Mutation};
 use super::post::Outgoing;
 use super::queue::{Queue, Started};
 use super::request::{Key, Purpose, Request, Stage};
+use super::roster::SessionState;
 use crate::fabric::{Extent, Fabric, QueuePairId};
 use crate::scsi::BlockError;
 use crate::time::Instant;
@@ -41,6 +42,18 @@ pub(super) struct Start<'a, F> {
 }
 
 impl<F: Fabric> Start<'_, F> {
+    /// The same again.
+    #[inline(always)]
+    pub(super) fn parts(&mut self) -> Start<'_, F> {
+        Start {
+            fabric: self.fabric,
+            events: self.events,
+            spans: self.spans,
+            due: self.due,
+            now: self.now,
+        }
+    }
+
     /// Takes the request in front of its queue to a channel.
     #[inline(always)]
     pub(super) fn start(
@@ -56,7 +69,7 @@ impl<F: Fabric> Start<'_, F> {
         }
         // Before the buffer: for want of that alone another request may be let go first.
         if !channel.can_start() {
-            self.starve(channel);
+            self.parts().starve(channel);
             return Started::Wait;
         }
         if request.extent.is_none() && !channel.allocate(request) {
@@ -70,7 +83,7 @@ impl<F: Fabric> Start<'_, F> {
         request.slot = slot;
         queue.advance(request.next.take());
         queue.depth.left();
-        if let (Transfer::ToTarget(_), Some(extent), false) = (request.transfer, request.extent, request.filled) {
+        if let (Transfer::ToTarget(_), Some(extent), false) = (request.transfer, &request.extent, request.filled) {
             request.stage = Stage::Filling;
             channel.hold(slot, key);
             if let Purpose::Block(block) = &request.purpose {
@@ -78,7 +91,7 @@ impl<F: Fabric> Start<'_, F> {
                     id: block.id,
                     handle: Handle(key),
                     qp: channel.qp,
-                    extent,
+                    extent: *extent,
                 });
             }
             return Started::Yes;
@@ -99,6 +112,38 @@ impl<F: Fabric> Start<'_, F> {
     fn starve(&mut self, channel: &mut Channel) {
         channel.starve(self.now.after(self.spans.command));
         *self.due = channel.starved.map_or(*self.due, |limit| limit.min(*self.due));
+    }
+}
+
+impl SessionState {
+    /// Starts a request that was just made if it is its turn: nobody waits whom it would pass over.
+    #[inline(always)]
+    pub(super) fn start_at_once<F: Fabric>(
+        &mut self,
+        start: &mut Start<'_, F>,
+        key: Key,
+        request: &mut Request,
+        channels: &mut [Option<Channel>],
+        queue: &mut Queue,
+        mutated: Mutated,
+    ) -> Started {
+        let passes_over = !self.ready.is_empty() && !mutated.is(Mutation::PassesOver);
+        if passes_over || !queue.is_idle() {
+            return Started::Wait;
+        }
+        // Where the next channel does not take it another may: that is looked at when it waits.
+        let place = if self.turn < self.channels.len() { self.turn } else { 0 };
+        let Some(&index) = self.channels.get(place) else {
+            return Started::Wait;
+        };
+        let Some(Some(channel)) = channels.get_mut(index) else {
+            return Started::Wait;
+        };
+        let started = start.start(key, request, index, channel, queue);
+        if matches!(started, Started::Yes | Started::Unsendable) {
+            self.turn = place + 1;
+        }
+        started
     }
 }
 
@@ -152,7 +197,7 @@ impl<F: Fabric> Engine<F> {
             due: &mut self.due,
             now,
         };
-        if let Err(error) = start.post(command) {
+        if let Err(error) = start.post_write(command) {
             unsendable(&error);
             self.unsendable(key);
         }

@@ -145,8 +145,11 @@ impl World {
         for request in self.client.again(number) {
             let home = self.home(number);
             self.client.goes_on(home, request.id, limit, self.now);
-            self.reactors.at(home).submit(request);
+            let now = self.now;
+            self.reactors.at(home).submit(request, now);
             self.wake(home);
+            // Whether it is its turn is told by those before it alone.
+            self.after_call();
         }
     }
 }

@@ -57,7 +57,8 @@ impl World {
             .submitted(fabric, reactor, session, lun, block_size, request, limit);
         // Without a daemon the block layer keeps it.
         if !self.is_recovering(session) {
-            self.reactors.at(reactor).submit(request);
+            let now = self.now;
+            self.reactors.at(reactor).submit(request, now);
         }
         self.wake(reactor);
         self.after_call();

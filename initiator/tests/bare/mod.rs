@@ -207,7 +207,7 @@ impl Load {
                     lba: (self.next * 8) & 0xff_ffff,
                     blocks: 8,
                 };
-                self.engine.submit(request);
+                self.engine.submit(request, Instant::from_nanos(self.now));
             }
             loop {
                 self.now += 1000;
