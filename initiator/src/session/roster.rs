@@ -124,7 +124,12 @@ impl<F: Fabric> Engine<F> {
         self.fail_waiting(control, BlockError::Transport);
         self.session_index.remove(&key);
         self.sessions[index] = None;
-        self.vacate(control);
+        // Commands of the control side may be with the target until their channel is quiet.
+        if let Some(queue) = &mut self.queues[control] {
+            queue.removed = true;
+            self.removed += 1;
+        }
+        self.drop_queue(control);
     }
 
     /// The place of a session.
