@@ -150,3 +150,24 @@ fn one_that_holds_a_buffer_of_a_channel_without_credit_goes_to_another() {
     run_for(&mut world, Duration::from_secs(2));
     succeeded(&world, &[refused]);
 }
+
+#[test]
+fn nothing_goes_behind_a_logout_while_there_is_another_channel() {
+    // At any moment: with data being copied in, with refused writes that come back with their buffer.
+    for micros in (0..1500).step_by(30) {
+        let mut world = World::new(with_channels(2, 2));
+        for number in 0..2 {
+            (0..6).for_each(|_| {
+                world
+                    .fabric()
+                    .target_mut()
+                    .inject(lun(number), Injection::UnitAttention { asc: 0x29, ascq: 0 })
+            });
+        }
+        let ids = mixed(&mut world, 2);
+        run_for(&mut world, Duration::from_micros(micros));
+        world.log_out(0);
+        finish(&mut world);
+        succeeded(&world, &ids);
+    }
+}

@@ -113,6 +113,8 @@ pub(super) struct Channel {
     pub(super) pieces: usize,
     /// Commands whose data was in several.
     pub(super) in_pieces: u64,
+    /// It takes commands: until it ends, or an SRP_I_LOGOUT was sent over it.
+    pub(super) serving: bool,
     pub(super) closing: Option<ChannelError>,
     /// SRP_I_LOGOUT was sent; the channel ends then at the latest.
     pub(super) leaving: Option<Instant>,
@@ -166,6 +168,7 @@ impl Channel {
             max_transfer: setup.max_transfer,
             pieces: setup.pieces(),
             in_pieces: 0,
+            serving: true,
             closing: None,
             leaving: None,
             flushed: false,
@@ -194,6 +197,7 @@ impl Channel {
         self.fence == Fence::LunReset || self.mutated.is(Mutation::SharedReset)
     }
 
+    /// Whether what it is sent still gets to the target.
     pub(super) fn is_open(&self) -> bool {
         self.closing.is_none()
     }

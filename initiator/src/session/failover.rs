@@ -71,11 +71,11 @@ impl<F: Fabric> Engine<F> {
         }
     }
 
-    /// Whether the channel a request is bound to is still in service.
+    /// Whether the channel a request is bound to still takes commands.
     pub(super) fn is_bound(&self, key: Key) -> bool {
         let index = self.requests.get(key).and_then(|request| request.channel);
         let channel = index.and_then(|index| self.channels[index].as_ref());
-        channel.is_some_and(Channel::is_open)
+        channel.is_some_and(|channel| channel.serving)
     }
 
     /// A channel went, and its session has others: what waits with a buffer of its is freed of it.

@@ -54,6 +54,8 @@ pub enum Mutation {
     DoneTwice,
     /// A channel's end is not reported.
     ClosedSilently,
+    /// Commands of before are sent behind SRP_I_LOGOUT.
+    SentBehindLogout,
     /// Overdue commands are not acted on.
     NoTimeout,
     /// A command is taken for over when its time is, without asking the target.
@@ -123,6 +125,7 @@ impl Mutation {
         Self::UnsuppliedSilently,
         Self::DoneTwice,
         Self::ClosedSilently,
+        Self::SentBehindLogout,
         Self::NoTimeout,
         Self::TimeoutEnds,
         Self::AbortNotExamined,

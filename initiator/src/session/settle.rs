@@ -278,6 +278,10 @@ impl<F: Fabric> Engine<F> {
 
     /// A channel takes no more commands: its session goes on with its others, if it has any.
     fn leave(&mut self, index: usize, session: usize) {
+        if let Some(channel) = &mut self.channels[index] {
+            channel.serving = channel.is_open() && self.mutated.is(Mutation::SentBehindLogout);
+            channel.starved = None;
+        }
         let Some(state) = &mut self.sessions[session] else {
             return;
         };

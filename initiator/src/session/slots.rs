@@ -145,12 +145,12 @@ impl Channel {
         self.credits > i64::from(!self.mutated.is(Mutation::LastCreditUsed))
     }
 
-    /// Whether a command can be started: a slot and a credit.
+    /// Whether a command can be started: a slot and a credit, of a channel that takes commands.
     pub(super) fn has_room(&self) -> bool {
-        self.has_credit() && !self.free_commands.is_empty()
+        self.serving && self.has_credit() && !self.free_commands.is_empty()
     }
 
-    /// The same, counting that credit was short.
+    /// The same of a channel in service, counting that credit was short.
     #[inline(always)]
     pub(super) fn can_start(&mut self) -> bool {
         if !self.has_credit() {

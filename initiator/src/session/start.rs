@@ -180,7 +180,7 @@ impl<F: Fabric> Engine<F> {
             return;
         };
         let may_send = channel.unhold();
-        if !channel.is_open() || !ok || !may_send {
+        if !channel.serving || !ok || !may_send {
             return self.held_back(key, index, ok, now);
         }
         let tag = channel.tag(slot);
@@ -209,10 +209,10 @@ impl<F: Fabric> Engine<F> {
         let (Some(request), Some(channel)) = (self.requests.get(key), &mut self.channels[index]) else {
             return;
         };
-        let (queue, open) = (request.queue, channel.is_open());
+        let (queue, serving) = (request.queue, channel.serving);
         channel.unclaim(request.slot);
         self.came_back(key);
-        if open && ok {
+        if serving && ok {
             return self.push_waiting(key, true);
         }
         let removed = self.queues[queue].as_ref().is_none_or(|queue| queue.removed);

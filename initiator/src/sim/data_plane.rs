@@ -3,7 +3,7 @@
 use crate::fabric::{Completion, Extent, Fabric, QueuePairId, RemoteAccess, WorkError, WorkKind};
 use crate::scsi::cdb::Operation;
 use crate::session::Fence;
-use crate::wire::{Data, FromInitiator, FromTarget, MemoryDescriptor, TaskFunction};
+use crate::wire::{Data, FromInitiator, FromTarget, MemoryDescriptor, TaskFunction, opcode};
 
 use super::check::rule;
 use super::fabric::SimFabric;
@@ -228,6 +228,11 @@ impl Fabric for SimFabric {
             let what = format!("slot {slot} sent on qp{}, which was given up", id.0);
             self.net.checks.broken(self.net.now, rule::CLOSED, what);
         }
+        if qp.logged_out && iu.first() == Some(&opcode::COMMAND) {
+            let what = format!("a command on qp{} behind SRP_I_LOGOUT", id.0);
+            self.net.checks.broken(self.net.now, rule::PROTOCOL, what);
+        }
+        qp.logged_out |= iu.first() == Some(&opcode::INITIATOR_LOGOUT);
         if std::mem::replace(&mut qp.send_busy[usize::from(slot)], true) {
             self.net.broken(rule::SEND_SLOT, format!("slot {slot} posted twice"));
         }

@@ -90,6 +90,8 @@ pub(super) struct SimQueuePair {
     pub(super) cut: bool,
     /// The engine gave it up.
     pub(super) given_up: bool,
+    /// SRP_I_LOGOUT was posted.
+    pub(super) logged_out: bool,
     /// The marker was refused: only destroying the queue pair ends it.
     pub(super) unmarked: bool,
     pub(super) leases: Leases,
@@ -143,6 +145,7 @@ impl SimQueuePair {
             error: None,
             cut: false,
             given_up: false,
+            logged_out: false,
             unmarked: false,
             leases: Leases::default(),
             credits: i64::from(sizes.credits),
