@@ -12,6 +12,7 @@ use srp_initiator::sim::{Function, Injection, Outcome, Span, World, WorldSpec};
 use srp_initiator::time::Instant;
 
 const WRITE: BlockOperation = BlockOperation::Write { fua: false };
+const NEVER: Injection = Injection::Swallow { executed: false };
 
 /// A session with one channel on each of so many reactors.
 fn shared(reactors: usize, disks: u32) -> WorldSpec {
@@ -179,6 +180,14 @@ fn without_a_reset_a_write_of_unknown_fate_fails() {
         succeeded(&world, &[read]);
         assert!(ended(&world, write).as_nanos() < 11_000_000_000);
     }
+}
+
+#[test]
+fn a_reset_that_is_answered_when_its_unit_runs_again_counts() {
+    let late = Function::Late(Duration::from_secs(80));
+    let (world, write, read) = doubtful(shared(2, 2), |world| world.fabric().target_mut().arrange(late));
+    succeeded(&world, &[write, read]);
+    assert_eq!(seconds(ended(&world, write)), 80);
 }
 
 #[test]
@@ -351,5 +360,45 @@ fn a_daemon_that_dies_takes_all_reactors_along() {
         succeeded(&world, &ids);
         assert_eq!(world.qps(0).len(), 4);
         assert!(world.failures().is_empty());
+    }
+}
+
+#[test]
+fn a_unit_that_is_stuck_takes_no_other_with_it() {
+    let operations = [BlockOperation::Read, WRITE];
+    for (reactors, operation) in [1, 2, 3]
+        .into_iter()
+        .flat_map(|n| operations.map(|operation| (n, operation)))
+    {
+        let mut spec = shared(reactors, 2);
+        spec.relogin = Some(Span::micros(200_000, 300_000));
+        let mut world = World::new(spec);
+        let before = world.qps(0).to_vec();
+        // Neither its commands nor the functions about them are answered, on any channel.
+        let mut ids = Vec::new();
+        for reactor in 0..reactors {
+            world.fabric().target_mut().inject(lun(0), NEVER);
+            (0..2).for_each(|_| world.fabric().target_mut().arrange(Function::Silent { done: false }));
+            ids.push(world.submit_at(reactor, 0, operation, reactor as u64 * 64, 8));
+        }
+        let mut others = Vec::new();
+        for step in 0..100 {
+            run_for(&mut world, Duration::from_millis(500));
+            for reactor in 0..reactors {
+                let place = reactor as u64 * 512 + step % 16 * 8;
+                others.push(world.submit_at(reactor, 1, WRITE, place, 8));
+                others.push(world.submit_at(reactor, 1, BlockOperation::Read, place + 256, 8));
+            }
+        }
+        finish(&mut world);
+        succeeded(&world, &others);
+        let slowest = others.iter().map(|id| seconds(ended(&world, *id)));
+        assert!(slowest.max() < Some(51), "{reactors} reactors");
+        assert_eq!(world.qps(0).len(), reactors);
+        assert!(world.qps(0).iter().all(|qp| !before.contains(qp)));
+        assert_eq!(world.fabric().tally().of("channel stuck"), reactors as u64);
+        // What it did not answer is sent again over the new channels.
+        succeeded(&world, &ids);
+        assert!(ids.iter().all(|id| (41..43).contains(&seconds(ended(&world, *id)))));
     }
 }

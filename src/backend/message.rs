@@ -22,6 +22,8 @@ pub(crate) enum Message {
     AddChannel(Box<NewChannel>),
     /// End a channel; [`Event::ChannelClosed`] follows.
     CloseChannel(QueuePairId),
+    /// The same a moment later, for one whose place another has taken.
+    RetireChannel(QueuePairId),
     /// The same, with an SRP_I_LOGOUT before.
     LogOut(QueuePairId),
     /// Destroy the queue pair of a channel that was told to end and whose flush did not come.
@@ -108,6 +110,12 @@ pub(crate) struct Disk {
 /// From a reactor to the control side. Queue pair ids are a reactor's own: two channels of a session may share one.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
+    /// A command of a channel can neither be had answered nor ended: the channel waits a moment for its successor.
+    ChannelStuck {
+        reactor: usize,
+        qp: QueuePairId,
+        session: SessionKey,
+    },
     /// A channel went down.
     ChannelFailed {
         reactor: usize,

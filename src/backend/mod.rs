@@ -190,6 +190,13 @@ impl SrpBackend {
             }
             // Nothing asks for task management yet.
             EngineEvent::TaskDone { .. } => {}
+            EngineEvent::ChannelStuck { qp, session } => {
+                let _ = self.events.send(Event::ChannelStuck {
+                    reactor: self.reactor,
+                    qp,
+                    session,
+                });
+            }
             EngineEvent::ChannelFailed { qp, session, reason } => {
                 let _ = self.events.send(Event::ChannelFailed {
                     reactor: self.reactor,
@@ -239,6 +246,7 @@ impl Backend for SrpBackend {
         match message {
             Message::AddChannel(channel) => self.add_channel(*channel, out),
             Message::CloseChannel(qp) => self.engine.close_channel(qp, ChannelError::Closed, now),
+            Message::RetireChannel(qp) => self.engine.retire(qp, now),
             Message::LogOut(qp) => self.engine.log_out(qp, now),
             Message::DestroyChannel(qp) => {
                 let destroyed = self.engine.fabric_mut().release(qp).map(ChannelParts::destroy);

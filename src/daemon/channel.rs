@@ -74,6 +74,13 @@ impl Channel {
         });
     }
 
+    /// Another one has taken its place: it ends as soon as what is under way has had the time to end.
+    pub(crate) fn retire(&mut self) {
+        self.failed = true;
+        self.expect_flush();
+        self.reactor.send(Message::RetireChannel(self.qp));
+    }
+
     /// It is being closed: a flush that does not come in time is not waited for.
     pub(crate) fn expect_flush(&mut self) {
         self.flush_by.get_or_insert_with(|| Instant::now() + FLUSH_LIMIT);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use srp_addressing::{Gid, Guid, Logout, PortId, TargetOptions};
+use srp_initiator::fabric::QueuePairId;
 use srp_initiator::session::{ChannelSequence, LoginParameters, SessionKey};
 use srp_initiator::wire::login::MultiChannel;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -17,6 +18,7 @@ use super::kernel_peer;
 use super::liveness::names_of_port;
 use super::login::{self, Accepted, ChannelSetupError, LocalEnd, SessionGround};
 use super::nexus::{Holder, Nexus, further_path};
+use super::reactors::Reactor;
 use super::replace::Replacement;
 use super::session::{Request, Session, acl_name};
 use crate::backend::{Message, Sibling};
@@ -287,18 +289,37 @@ impl Session {
 
     /// What makes a channel anew; nothing when none is wanted.
     pub(super) fn replacement(&self, channel: &Channel) -> Option<Replacement> {
-        let wanted = self.lost.is_none() && channel.failed && !self.devices.is_empty();
-        wanted.then(|| Replacement {
+        let succeeded = self.live().any(|other| other.reactor.index == channel.reactor.index);
+        let wanted = self.lost.is_none() && channel.failed && !succeeded && !self.devices.is_empty();
+        wanted.then(|| self.replacement_on(channel.reactor.clone()))
+    }
+
+    /// What makes another channel beside one that does not get rid of a command: one unit that is stuck is no reason for
+    /// the others to lose their session.
+    pub(super) fn successor(&self, reactor: usize, qp: QueuePairId) -> Option<Replacement> {
+        let channel = self.live().find(|channel| channel.is(reactor, qp))?;
+        if self.lost.is_some() || self.devices.is_empty() {
+            return None;
+        }
+        tracing::warn!(
+            session = self.key.0, reactor, target = %self.address,
+            "a command is neither answered nor ended: its channel is made anew"
+        );
+        Some(self.replacement_on(channel.reactor.clone()))
+    }
+
+    fn replacement_on(&self, reactor: Reactor) -> Replacement {
+        Replacement {
             ground: Arc::clone(&self.ground),
             shared: self.shared.clone(),
             parameters: self.parameters.clone(),
-            reactor: channel.reactor.clone(),
+            reactor,
             requests: self.requests.clone(),
             over: self.over.subscribe(),
-        })
+        }
     }
 
-    /// A channel came in place of a lost one.
+    /// A channel came in place of a lost one, or of one that is about to be.
     pub(super) fn replaced(&mut self, mut channel: Channel) {
         let reactor = channel.reactor.index;
         if self.lost.is_some() {
@@ -306,6 +327,10 @@ impl Session {
             channel.close(Logout::Disconnect);
             return self.channels.push(channel);
         }
+        let others = self.channels.iter_mut().filter(|other| !other.failed);
+        others
+            .filter(|other| other.reactor.index == reactor)
+            .for_each(Channel::retire);
         self.channels.push(channel);
         self.channels.sort_by_key(|channel| channel.reactor.index);
         tracing::info!(

@@ -1,4 +1,4 @@
-//! A channel in place of a lost one, while its session has others.
+//! A channel in place of a lost one, while its session has others, or of one that is about to be lost.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use srp_initiator::session::LoginParameters;
 use srp_initiator::wire::login::MultiChannel;
 use tokio::sync::{mpsc, watch};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::Ground;
 use super::channel::Channel;
@@ -20,6 +20,8 @@ use super::session::Request;
 const FIRST: Duration = Duration::from_secs(1);
 /// Between attempts, as ib_srp's `reconnect_delay`.
 const AGAIN: Duration = Duration::from_secs(10);
+/// A channel that waits for its successor does so no longer.
+const SUCCESSOR_LIMIT: Duration = Duration::from_secs(10);
 
 /// See the module's text.
 pub(crate) struct Replacement {
@@ -65,6 +67,21 @@ impl Replacement {
             }
             pause = AGAIN;
         }
+    }
+
+    /// Tries once, at once: the channel that it is to succeed does not wait for long.
+    pub(crate) async fn run_once(mut self) -> Option<Channel> {
+        let (session, reactor) = (self.shared.key.0, self.reactor.index);
+        let error = match timeout(SUCCESSOR_LIMIT, self.attempt(Duration::ZERO)).await {
+            Ok(Ok(accepted)) => match serve(accepted, &self.ground, &self.shared, self.requests.clone()).await {
+                Ok(channel) => return Some(channel),
+                Err(error) => chain(&error),
+            },
+            Ok(Err(error)) => chain(&error),
+            Err(_) => "no answer in time".to_owned(),
+        };
+        tracing::warn!(session, reactor, error, "no channel can be made in its place");
+        None
     }
 
     /// SINGLE would end the session's other channels.

@@ -252,6 +252,12 @@ impl Session {
                 let _ = reply.send(self.show(number).await);
                 None
             }
+            Request::Reactor(ReactorEvent::ChannelStuck { reactor, qp, .. }) => {
+                if let Some(successor) = self.successor(reactor, qp) {
+                    dismantling.spawn(successor.run_once());
+                }
+                None
+            }
             Request::Reactor(ReactorEvent::ChannelFailed {
                 reactor, qp, reason, ..
             }) => {

@@ -116,7 +116,7 @@ pub(super) struct Channel {
     /// It takes commands: until it ends, or an SRP_I_LOGOUT was sent over it.
     pub(super) serving: bool,
     pub(super) closing: Option<ChannelError>,
-    /// SRP_I_LOGOUT was sent; the channel ends then at the latest.
+    /// SRP_I_LOGOUT was sent, or another channel took its place; it ends then at the latest.
     pub(super) leaving: Option<Instant>,
     /// The marker came back flushed.
     pub(super) flushed: bool,

@@ -33,6 +33,10 @@ pub struct Limits {
     pub command: Duration,
     /// ABORT TASK, then LOGICAL UNIT RESET, take no longer than this each, or the channel is given up.
     pub task: Duration,
+    /// A channel that is given up stays for so long at the most, for another to be made in its place.
+    pub successor: Duration,
+    /// What is under way on a channel that has a successor has this long to end.
+    pub retirement: Duration,
     /// A request that does not succeed, however often it is sent again, fails this long after it was sent first.
     pub busy: Duration,
     /// Pause before a refused request is sent again.
@@ -44,6 +48,8 @@ impl Default for Limits {
         Self {
             command: Duration::from_secs(30),
             task: Duration::from_secs(5),
+            successor: Duration::from_secs(10),
+            retirement: Duration::from_secs(1),
             busy: Duration::from_secs(120),
             backoff: Duration::from_millis(100),
         }

@@ -323,6 +323,23 @@ impl<F: Fabric> Engine<F> {
         self.leave(index, session);
     }
 
+    /// Ends a channel whose place another one has taken: it is sent nothing new, and what is with the target has
+    /// [`Limits::retirement`](super::Limits::retirement) to be answered.
+    pub fn retire(&mut self, qp: QueuePairId, now: Instant) {
+        let limit = now + self.limits.retirement;
+        let Some(&index) = self.by_qp.get(&qp) else { return };
+        let Some(channel) = &mut self.channels[index] else {
+            return;
+        };
+        if !channel.is_open() || channel.leaving.is_some() {
+            return;
+        }
+        channel.leaving = Some(limit);
+        self.due = self.due.min(limit);
+        let session = channel.session_index;
+        self.leave(index, session);
+    }
+
     /// Ends what a closed channel held, once nothing of it can be touched any more.
     pub(super) fn settle(&mut self, index: usize, now: Instant) {
         if self.channels[index].as_ref().is_some_and(Channel::is_quiet) {

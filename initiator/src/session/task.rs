@@ -5,7 +5,11 @@
 //! SAM-5 7); without it the next rung follows. A channel is on one ladder at a time, that of the command overdue for
 //! longest, and a rung ends at a fixed time after that command's limit: however many commands are overdue, none of
 //! them is out for longer than [`Limits::command`](super::Limits::command) and twice
-//! [`Limits::task`](super::Limits::task).
+//! [`Limits::task`](super::Limits::task), and where the channel is the last one here
+//! [`Limits::successor`](super::Limits::successor) more.
+//!
+//! Targets wait for the medium before they answer a function: LIO answers neither while a unit's backend is stuck, and
+//! all other units are well. So the last channel ends only when another one has had the time to take its place.
 
 use std::time::Duration;
 
@@ -28,6 +32,8 @@ const NO_TASK: u64 = u64::MAX;
 enum Rung {
     Abort,
     Reset,
+    /// Nothing more is tried: the channel waits for its successor.
+    Successor,
 }
 
 /// What is being done about an overdue command.
@@ -46,7 +52,7 @@ pub(super) struct Ladder {
 }
 
 impl Channel {
-    /// The rung a command of this deadline is on, and that rung's end; none: the channel's end.
+    /// The rung a command of this deadline is on, and that rung's end; none: the functions have had their time.
     fn rung(&self, deadline: Instant, now: Instant, limit: Duration) -> Option<(Rung, Instant)> {
         let (abort, reset) = (deadline + limit, deadline + limit + limit);
         if now < abort {
@@ -55,6 +61,14 @@ impl Channel {
             Some((Rung::Reset, reset))
         } else {
             None
+        }
+    }
+
+    /// When the functions about a command of this deadline have had their time.
+    fn functions_end(&self, deadline: Instant, limit: Duration) -> Instant {
+        match self.may_reset() {
+            true => deadline + limit + limit,
+            false => deadline + limit,
         }
     }
 }
@@ -80,7 +94,7 @@ impl<F: Fabric> Engine<F> {
                 channel.ladder = None;
             } else if ladder.limit <= now && !self.mutated.is(Mutation::NoEscalation) {
                 self.next_rung(index, ladder, now);
-            } else if ladder.function.is_none() {
+            } else if ladder.function.is_none() && ladder.rung != Rung::Successor {
                 return self.send_function(index);
             } else {
                 return;
@@ -110,11 +124,21 @@ impl<F: Fabric> Engine<F> {
         let Slot::Command { request, .. } = channel.slots[usize::from(slot)].state else {
             return;
         };
-        let Some((rung, limit)) = channel.rung(deadline, now, limit) else {
-            return self.time_out(index, now);
-        };
         let tag = channel.tag(slot);
+        let rung = channel.rung(deadline, now, limit);
         let lun = self.lun_of(request);
+        let Some((rung, limit)) = rung else {
+            let ladder = Ladder {
+                slot,
+                tag,
+                lun,
+                rung: Rung::Reset,
+                deadline,
+                limit: now,
+                function: None,
+            };
+            return self.time_out(index, ladder, now);
+        };
         tracing::warn!(tag, ?lun, ?rung, "a command is overdue");
         if let Some(channel) = &mut self.channels[index] {
             channel.ladder = Some(Ladder {
@@ -148,8 +172,8 @@ impl<F: Fabric> Engine<F> {
             return;
         };
         let reset = ladder.deadline + limit + limit;
-        if ladder.rung == Rung::Reset || !channel.may_reset() || reset <= now {
-            return self.time_out(index, now);
+        if ladder.rung != Rung::Abort || !channel.may_reset() || reset <= now {
+            return self.time_out(index, ladder, now);
         }
         channel.ladder = Some(Ladder {
             rung: Rung::Reset,
@@ -159,9 +183,27 @@ impl<F: Fabric> Engine<F> {
         });
     }
 
-    fn time_out(&mut self, index: usize, now: Instant) {
-        let limit = self.limits.command.as_secs();
-        self.close(index, ChannelError::Timeout(limit), now);
+    /// The command of a ladder can neither be had answered nor ended: its channel is given up. The last one waits for its
+    /// successor, as far as there is time.
+    fn time_out(&mut self, index: usize, ladder: Ladder, now: Instant) {
+        let (task, command) = (self.limits.task, self.limits.command.as_secs());
+        let Some(channel) = &mut self.channels[index] else {
+            return;
+        };
+        let limit = channel.functions_end(ladder.deadline, task) + self.limits.successor;
+        let session = self.sessions[channel.session_index].as_ref();
+        let last = session.is_some_and(|session| session.channels == [index]);
+        if ladder.rung == Rung::Successor || !last || limit <= now {
+            return self.close(index, ChannelError::Timeout(command), now);
+        }
+        channel.ladder = Some(Ladder {
+            rung: Rung::Successor,
+            limit,
+            function: None,
+            ..ladder
+        });
+        let (qp, session) = (channel.qp, channel.session);
+        self.events.push(Event::ChannelStuck { qp, session });
     }
 
     /// Sends the function of the rung a channel is on, when there is credit and a slot.
@@ -172,6 +214,7 @@ impl<F: Fabric> Engine<F> {
         let (function, of) = match ladder.rung {
             Rung::Abort => (TaskFunction::AbortTask, Some(ladder.tag)),
             Rung::Reset => (TaskFunction::LogicalUnitReset, None),
+            Rung::Successor => return,
         };
         let function = self.post_function(index, function, ladder.lun, of);
         if let Some(channel) = &mut self.channels[index] {
@@ -253,7 +296,7 @@ impl<F: Fabric> Engine<F> {
         }
         match ladder {
             None => {}
-            Some(ladder) if ladder.rung == Rung::Reset => self.time_out(index, now),
+            Some(ladder) if ladder.rung == Rung::Reset => self.time_out(index, ladder, now),
             Some(ladder) if result == TaskResponse::NotSupported => self.next_rung(index, ladder, now),
             // "Failed" is also what targets say of a command that has just ended: its response may be behind this
             // one, and has until the end of the rung.

@@ -14,7 +14,7 @@ impl World {
     /// again, else with what the attempt comes to that was begun before. Those asked for earlier come first.
     pub(super) fn block_limit(&self) -> Instant {
         let limits = self.spec.limits;
-        let attempt = limits.command + limits.task * 4 + SLACK * 2;
+        let attempt = limits.command + limits.task * 4 + limits.successor + limits.retirement + SLACK * 2;
         let ahead = (self.client.pending.len() + 1) * self.spec.target.disks.len().max(1);
         self.now + (limits.busy + attempt) * u32::try_from(ahead).unwrap_or(u32::MAX)
     }
@@ -34,7 +34,7 @@ impl World {
             self.broken(rule::DEADLINE, format!("qp{} failed and was not closed", qp.0));
         }
         let limits = self.spec.limits;
-        let limit = limits.command + limits.task + limits.task + SLACK;
+        let limit = limits.command + limits.task + limits.task + limits.successor + SLACK;
         let overdue = self.reactors.fabric().net.overdue(limit);
         if let Some(what) = overdue {
             self.broken(rule::DEADLINE, what);

@@ -61,6 +61,23 @@ impl World {
         }
     }
 
+    /// Logs a channel in on the reactor of one that is stuck, which is then done without.
+    pub(super) fn succeed(&mut self, session: u32, qp: QueuePairId) {
+        let state = &self.sessions[session as usize];
+        if !state.serving.contains_key(&qp) {
+            return;
+        }
+        let (reactor, now) = (self.owner(qp), self.now);
+        if !self.add_channel(session, reactor) {
+            return;
+        }
+        self.enter();
+        self.sessions[session as usize].serving.remove(&qp);
+        self.reactors.at(reactor).retire(qp, now);
+        self.wake(reactor);
+        self.after_call();
+    }
+
     /// The reactors that lack a channel of a session: as often as it lacks one.
     fn lacking(&self, session: u32) -> Vec<usize> {
         let place = session as usize;

@@ -44,6 +44,7 @@ impl World {
             }
             Errand::Recover(session) => self.recover(session),
             Errand::Login(session) => self.login(session),
+            Errand::Succeed(session, qp) => self.succeed(session, qp),
             Errand::Enable => self.fabric().target_mut().profile_mut().enabled = true,
             Errand::Destroy(qp) => {
                 if self.fabric().destroy_unmarked(qp) {
@@ -144,6 +145,12 @@ impl World {
             Event::Reply { id, result } => {
                 let result = result.map(|reply| *reply);
                 self.client.replied(self.reactors.fabric(), id, result);
+            }
+            Event::ChannelStuck { qp, session } => {
+                self.fabric().net.tally.count("channel stuck");
+                if let Some(span) = self.spec.relogin {
+                    self.after(span, Errand::Succeed(session.0, qp));
+                }
             }
             Event::ChannelFailed { qp, session, reason } => {
                 let limit = self.now + SLACK;

@@ -31,6 +31,8 @@ pub(super) enum Errand {
     Supply(RequestId, Handle, QueuePairId, Extent),
     Take(RequestId, Handle, QueuePairId, Extent),
     Login(u32),
+    /// Puts another channel in the place of one.
+    Succeed(u32, QueuePairId),
     /// Ends a queue pair whose marker did not come back.
     Destroy(QueuePairId),
     /// The target is up again.
