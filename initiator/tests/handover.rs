@@ -178,7 +178,13 @@ fn without_a_reset_a_write_of_unknown_fate_fails() {
         let (world, write, read) = doubtful(spec.clone(), |world| world.fabric().target_mut().arrange(fate));
         failed(&world, &[write], BlockError::Transport);
         succeeded(&world, &[read]);
-        assert!(ended(&world, write).as_nanos() < 11_000_000_000);
+        // While there is no answer there may be one, as long as the write has time.
+        let most = if matches!(fate, Function::Silent { .. }) {
+            121
+        } else {
+            1
+        };
+        assert!(seconds(ended(&world, write)) < most);
     }
 }
 

@@ -8,6 +8,7 @@
 //! is not the engine's to make.
 
 use super::channel::{Channel, Fence};
+use super::due::NEVER;
 use super::engine::Engine;
 use super::mutation::Mutation;
 use super::request::{BlockOperation, Key, Purpose, Request, Stage};
@@ -23,6 +24,7 @@ pub(super) struct Fenced {
     writes: Vec<Key>,
     /// The channel the reset was sent on, and its tag.
     sent: Option<(usize, u64)>,
+    /// None of them is over before this.
     pub(super) limit: Instant,
 }
 
@@ -45,10 +47,10 @@ impl Fenced {
         self.is_of(queue) && self.sent.is_none()
     }
 
-    /// One more write, that may wait until `limit`, and the others with it.
+    /// One more write, whose time is over at `limit`.
     pub(super) fn add(&mut self, write: Key, limit: Instant) {
         self.writes.push(write);
-        self.limit = limit;
+        self.limit = self.limit.min(limit);
     }
 
     pub(super) fn into_writes(self) -> Vec<Key> {
@@ -133,18 +135,15 @@ impl<F: Fabric> Engine<F> {
         channels.any(Channel::may_reset)
     }
 
-    /// Sends the resets that are due, and gives up those that take too long.
+    /// Sends the resets that are due, and gives up writes whose time is over: a unit that is stuck does not answer a reset
+    /// before it runs again.
     pub(super) fn fence(&mut self, now: Instant) {
         if self.fences.is_empty() {
             return;
         }
         let mut fences = std::mem::take(&mut self.fences);
         fences.retain_mut(|fence| {
-            if fence.limit <= now {
-                fence
-                    .writes
-                    .drain(..)
-                    .for_each(|key| self.end(key, Err(BlockError::Transport)));
+            if fence.limit <= now && !self.still_fenced(fence, now) {
                 return false;
             }
             if fence.sent.is_none() {
@@ -153,6 +152,21 @@ impl<F: Fabric> Engine<F> {
             true
         });
         self.fences.append(&mut fences);
+    }
+
+    /// Fails those whose time is over; whether others are left.
+    fn still_fenced(&mut self, fence: &mut Fenced, now: Instant) -> bool {
+        fence.limit = NEVER;
+        fence.writes.retain(|&key| {
+            let deadline = self.requests.get(key).and_then(|request| request.deadline);
+            let waits = deadline.is_some_and(|deadline| deadline > now);
+            match deadline.filter(|_| waits) {
+                Some(deadline) => fence.limit = fence.limit.min(deadline),
+                None => self.end(key, Err(BlockError::Transport)),
+            }
+            waits
+        });
+        !fence.writes.is_empty()
     }
 
     fn send_reset(&mut self, queue: usize) -> Option<(usize, u64)> {
@@ -210,12 +224,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_write_that_joins_others_has_its_time() {
+    fn writes_that_wait_together_are_looked_at_when_the_first_is_over() {
         let [first, second] = [10, 18].map(Instant::from_nanos);
-        let mut fence = Fenced::new(3, 1, first);
-        assert!(fence.is_unsent(3) && !fence.is_unsent(4));
-        fence.add(2, second);
-        assert_eq!(fence.limit, second);
-        assert_eq!(fence.into_writes(), [1, 2]);
+        for (one, other) in [(first, second), (second, first)] {
+            let mut fence = Fenced::new(3, 1, one);
+            assert!(fence.is_unsent(3) && !fence.is_unsent(4));
+            fence.add(2, other);
+            assert_eq!(fence.limit, first);
+            assert_eq!(fence.into_writes(), [1, 2]);
+        }
     }
 }

@@ -93,12 +93,13 @@ impl<F: Fabric> Engine<F> {
         Ok(Request::new(index, queue.lun, Purpose::Block(request), transfer))
     }
 
-    /// A write of unknown fate joins those that wait for the reset of their unit.
+    /// A write of unknown fate joins those that wait for the reset of their unit, as long as it has time.
     pub(super) fn await_reset(&mut self, key: Key, queue: usize, now: Instant) {
-        if let Some(request) = self.requests.get_mut(key) {
-            request.stage = Stage::Fenced;
-        }
-        let limit = now + self.limits.task + self.limits.task;
+        let Some(request) = self.requests.get_mut(key) else {
+            return;
+        };
+        request.stage = Stage::Fenced;
+        let limit = request.deadline.unwrap_or(now);
         self.due = ALWAYS;
         let unsent = |fence: &&mut Fenced| fence.is_unsent(queue);
         match self.fences.iter_mut().find(unsent) {
