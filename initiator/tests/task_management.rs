@@ -7,7 +7,7 @@ use std::time::Duration;
 use directed::{ended, failed, finish, limited, lun, outcome, run_for, seconds, spec, succeeded};
 use srp_initiator::scsi::{BlockError, Cdb};
 use srp_initiator::session::{ChannelError, ChannelState, Fence, UnitFunction};
-use srp_initiator::sim::{Function, Injection, Outcome, World};
+use srp_initiator::sim::{Function, Injection, Outcome, Span, World};
 use srp_initiator::wire::TaskResponse;
 
 const STUCK: Injection = Injection::Swallow { executed: false };
@@ -320,4 +320,31 @@ fn each_of_two_resets_ends_what_was_sent_before_it() {
     assert_eq!(seconds(ended(&world, write)), 1);
     assert_eq!(outcome(&world, first), Outcome::Task(Ok(TaskResponse::Complete)));
     assert_eq!(outcome(&world, second), Outcome::Task(Err(BlockError::Timeout)));
+}
+
+#[test]
+fn what_an_abandoned_disk_has_at_the_target_is_overdue_at_once() {
+    let silent = [Function::Silent { done: false }; 2];
+    for (fates, after) in [(&silent[..0], 2), (&silent[..1], 7), (&silent[..], 17)] {
+        let mut spec = spec(2);
+        spec.relogin = Some(Span::micros(200_000, 300_000));
+        let mut world = World::new(spec);
+        stuck(&mut world, 3);
+        fates.iter().for_each(|fate| world.fabric().target_mut().arrange(*fate));
+        let ids = [world.write(0, 0, 8), world.read(0, 8, 8), world.flush(0)];
+        let other = world.read(1, 0, 8);
+        run_for(&mut world, Duration::from_secs(2));
+        world.abandon(0);
+        let late = world.read(0, 0, 8);
+        finish(&mut world);
+        succeeded(&world, &[other]);
+        failed(&world, &[late], BlockError::Offline);
+        for id in ids {
+            assert!(matches!(outcome(&world, id), Outcome::Failed(_)));
+            assert!(seconds(ended(&world, id)) <= after, "{} s", seconds(ended(&world, id)));
+        }
+        let fine = world.write(1, 0, 8);
+        finish(&mut world);
+        succeeded(&world, &[fine]);
+    }
 }

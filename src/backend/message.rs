@@ -34,6 +34,8 @@ pub(crate) enum Message {
     AddDisk(Disk),
     /// Forget a disk.
     RemoveDisk(LunKey),
+    /// The same for one whose requests nobody wants to wait for.
+    AbandonDisk(LunKey),
     /// Forget a session without channel or disks.
     RemoveSession(SessionKey),
     /// The other reactors with a channel of the session, and how this one is reached by them.

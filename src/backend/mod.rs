@@ -271,6 +271,10 @@ impl Backend for SrpBackend {
                 self.engine.remove_disk(key);
                 self.disks.retain(|_, disk| disk.setup.key != key);
             }
+            Message::AbandonDisk(key) => {
+                self.engine.abandon_disk(key, now);
+                self.disks.retain(|_, disk| disk.setup.key != key);
+            }
             Message::RemoveSession(key) => {
                 self.engine.remove_session(key);
                 self.siblings.forget(key);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use srp_initiator::fabric::QueuePairId;
 use srp_initiator::scsi::Lun;
-use srp_initiator::session::SessionKey;
+use srp_initiator::session::{LunKey, SessionKey};
 use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tokio::time::{Instant, timeout};
 use ublk_frontend::control;
@@ -13,7 +13,7 @@ use ublk_frontend::control;
 use super::failure::{chain, failure};
 use super::liveness::Subject;
 use super::reactors::Reactor;
-use crate::backend::DiskCounters;
+use crate::backend::{DiskCounters, Message};
 use crate::rpc::protocol::{ErrorData, ErrorKind};
 
 /// Devices of a session detached at a time, and devices that the kernel takes apart at a time. Each costs it some rounds
@@ -24,6 +24,8 @@ pub(super) const AT_ONCE: usize = 8;
 const SILENCE: Duration = Duration::from_secs(2);
 /// It has this long to answer.
 const PROBE_LIMIT: Duration = Duration::from_secs(3);
+/// With force: the target answers, and nothing of the unit completed for this long. Its requests are given up.
+const UNIT_SILENCE: Duration = Duration::from_secs(10);
 /// How often progress is looked at.
 const GLANCE: Duration = Duration::from_millis(100);
 /// udev is done with a device by then.
@@ -62,10 +64,13 @@ async fn held(number: u32) -> Option<ErrorData> {
     Some(error)
 }
 
-/// Tells a slow target from a dead one while something waits for it, and ends the wait in the latter case.
+/// Tells a slow target from a dead one while something waits for it, and ends the wait in the latter case. With force
+/// also where one unit is silent and its target is not.
 pub(crate) struct Patience {
     subject: Subject,
     counters: Arc<DiskCounters>,
+    /// Who has requests of the disk, as long as it may be abandoned.
+    abandon: Option<(LunKey, Vec<Reactor>)>,
 }
 
 impl Patience {
@@ -81,11 +86,34 @@ impl Patience {
             channels,
             counters: vec![Arc::clone(&counters)],
         };
-        Self { subject, counters }
+        Self {
+            subject,
+            counters,
+            abandon: None,
+        }
+    }
+
+    /// With force: requests of the disk may be given up, which these reactors have.
+    pub(crate) fn forced(self, disk: LunKey, reactors: &[Reactor]) -> Self {
+        Self {
+            abandon: Some((disk, reactors.to_vec())),
+            ..self
+        }
+    }
+
+    /// Gives the disk's requests up, once.
+    fn abandon(&mut self, notes: &mut Vec<String>) {
+        let Some((disk, reactors)) = self.abandon.take() else {
+            return;
+        };
+        for reactor in reactors {
+            reactor.send(Message::AbandonDisk(disk));
+        }
+        notes.push("the unit does not answer, though its target does: what was under way was given up".to_owned());
     }
 
     /// Writes back what is dirty, mounted file systems included, as long as the target goes along.
-    pub(crate) async fn flush(&self, number: u32, notes: &mut Vec<String>) {
+    pub(crate) async fn flush(&mut self, number: u32, notes: &mut Vec<String>) {
         if self.subject.channels.is_empty() {
             notes.push("not flushed: the session is lost".to_owned());
             return;
@@ -100,9 +128,10 @@ impl Patience {
 
     /// Waits for `work`, which ends when the target answers. A target that is silent and does not answer a probe
     /// either is given up: its channels are closed, which fails what `work` waits for.
-    pub(crate) async fn wait<T>(&self, mut work: JoinHandle<T>, notes: &mut Vec<String>) -> Result<T, JoinError> {
+    pub(crate) async fn wait<T>(&mut self, mut work: JoinHandle<T>, notes: &mut Vec<String>) -> Result<T, JoinError> {
         let mut seen = self.counters.snapshot();
         let mut since = Instant::now();
+        let mut silent_since = since;
         let mut given_up = false;
         loop {
             if let Ok(result) = timeout(GLANCE, &mut work).await {
@@ -111,11 +140,14 @@ impl Patience {
             let now = self.counters.snapshot();
             if now != seen {
                 (seen, since) = (now, Instant::now());
+                silent_since = since;
             } else if since.elapsed() >= SILENCE && !given_up {
                 given_up = !self.subject.answers(PROBE_LIMIT).await;
                 if given_up {
                     notes.push("the target does not answer: its session was given up".to_owned());
                     self.subject.give_up();
+                } else if silent_since.elapsed() >= UNIT_SILENCE {
+                    self.abandon(notes);
                 }
                 since = Instant::now();
             }

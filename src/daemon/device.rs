@@ -160,9 +160,12 @@ impl BlockDevice {
                 error: Some(error),
             };
         }
-        let patience = Patience::new(self.session, self.unit.lun, Arc::clone(&self.counters), channels);
+        let mut patience = Patience::new(self.session, self.unit.lun, Arc::clone(&self.counters), channels);
+        if force {
+            patience = patience.forced(self.key, &self.reactors);
+        }
         patience.flush(number, &mut notes).await;
-        let error = self.end(&patience, &mut notes).await;
+        let error = self.end(&mut patience, &mut notes).await;
         tracing::info!(
             device = self.path(), lun = %self.unit.lun, millis = started.elapsed().as_millis() as u64,
             ?notes, error = error.as_ref().map(|error| error.message.as_str()), "detach"
@@ -175,7 +178,7 @@ impl BlockDevice {
         }
     }
 
-    async fn end(&self, patience: &Patience, notes: &mut Vec<String>) -> Option<ErrorData> {
+    async fn end(&self, patience: &mut Patience, notes: &mut Vec<String>) -> Option<ErrorData> {
         let _turn = self.endings.acquire().await;
         let number = self.number;
         let stop = spawn_blocking(move || control::stop_device(number, STOP_LIMIT));
@@ -211,8 +214,8 @@ impl BlockDevice {
 
     /// Takes apart a device that did not start.
     async fn remove(&self, notes: &mut Vec<String>) {
-        let patience = Patience::new(self.session, self.unit.lun, Arc::clone(&self.counters), Vec::new());
-        if let Some(error) = self.end(&patience, notes).await {
+        let mut patience = Patience::new(self.session, self.unit.lun, Arc::clone(&self.counters), Vec::new());
+        if let Some(error) = self.end(&mut patience, notes).await {
             tracing::error!(
                 device = self.path(),
                 error = error.message,

@@ -8,6 +8,7 @@ use super::queue::Queue;
 use super::request::{LunKey, SessionKey};
 use crate::fabric::Fabric;
 use crate::scsi::{BlockError, Lun};
+use crate::time::Instant;
 
 /// A disk as the engine has to know it.
 #[derive(Clone, Copy, Debug)]
@@ -84,6 +85,18 @@ impl<F: Fabric> Engine<F> {
             self.removed += 1;
         }
         self.drop_queue(queue);
+    }
+
+    /// Forgets a disk whose requests nobody wants to wait for: those with the target are overdue as of now.
+    pub fn abandon_disk(&mut self, key: LunKey, now: Instant) {
+        let Some(&queue) = self.disks.get(&key) else { return };
+        let requests = &self.requests;
+        let of_disk = |request| requests.get(request).is_some_and(|request| request.queue == queue);
+        for channel in self.channels.iter_mut().flatten() {
+            channel.hurry(of_disk, now);
+        }
+        self.due = self.due.min(now);
+        self.remove_disk(key);
     }
 
     /// Lets go of a queue that lost a request, if it was removed.

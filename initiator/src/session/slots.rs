@@ -342,6 +342,23 @@ impl Channel {
         self.next_check = first.map_or(NEVER, |(_, deadline)| deadline);
         first.filter(|(_, deadline)| *deadline <= now)
     }
+
+    /// Commands of the chosen requests that the target has are overdue as of now.
+    pub(super) fn hurry(&mut self, chosen: impl Fn(Key) -> bool, now: Instant) {
+        for slot in &mut self.slots[..usize::from(self.plan.commands)] {
+            if let Slot::Command {
+                request,
+                place: 1..,
+                deadline,
+                ..
+            } = &mut slot.state
+                && chosen(*request)
+            {
+                *deadline = now.min(*deadline);
+                self.next_check = self.next_check.min(now);
+            }
+        }
+    }
 }
 
 #[cfg(test)]

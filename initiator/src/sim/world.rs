@@ -194,6 +194,18 @@ impl World {
         self.after_call();
     }
 
+    /// The same for one whose requests nobody waits for.
+    pub fn abandon(&mut self, number: u32) {
+        self.enter();
+        let now = self.now;
+        self.client.removed(Lun::from_index(number));
+        for reactor in 0..self.reactors.count() {
+            self.reactors.at(reactor).abandon_disk(LunKey(number), now);
+            self.wake(reactor);
+        }
+        self.after_call();
+    }
+
     pub(super) fn remove(&mut self, number: u32) {
         self.client.removed(Lun::from_index(number));
         for reactor in 0..self.reactors.count() {
