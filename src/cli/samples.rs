@@ -45,6 +45,8 @@ pub(super) fn detail() -> DeviceDetail {
         zero_credit: 2,
         buffer_bytes: 8192,
         in_pieces: 3,
+        aborts: 1,
+        resets: 0,
     };
     DeviceDetail {
         device: device(),

@@ -112,6 +112,8 @@ fn channels(detail: &DeviceDetail) -> Table {
         "WITHOUT CREDIT",
         "BUFFERS",
         "IN PIECES",
+        "ABORTS",
+        "RESETS",
     ]);
     for channel in &detail.channels {
         table.row([
@@ -121,6 +123,8 @@ fn channels(detail: &DeviceDetail) -> Table {
             channel.zero_credit.to_string(),
             size(channel.buffer_bytes.into()),
             channel.in_pieces.to_string(),
+            channel.aborts.to_string(),
+            channel.resets.to_string(),
         ]);
     }
     table

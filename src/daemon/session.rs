@@ -374,6 +374,8 @@ impl Session {
                     zero_credit: state.zero_credit,
                     buffer_bytes: state.bytes_in_use,
                     in_pieces: state.in_pieces,
+                    aborts: state.aborts,
+                    resets: state.resets,
                 });
             }
         }

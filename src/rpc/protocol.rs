@@ -305,6 +305,10 @@ pub(crate) struct ChannelInfo {
     pub buffer_bytes: u32,
     /// Commands whose data was in several pieces of the buffers.
     pub in_pieces: u64,
+    /// ABORT TASK sent: commands that were not answered in time.
+    pub aborts: u64,
+    /// LOGICAL UNIT RESET sent.
+    pub resets: u64,
 }
 
 /// What a device has done since it was attached.
