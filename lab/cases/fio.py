@@ -44,13 +44,13 @@ def verify(disk, kind, size, limit=60):
 class Running:
     """fio at work while something else happens."""
 
-    def __init__(self, disk, seconds=3600, bs=4096, rw="randrw"):
+    def __init__(self, disk, seconds=3600, bs=4096, rw="randrw", more=()):
         self.output = "/tmp/fio.txt"
         with open(self.output, "wb") as output:
             self.process = start(
                 "fio", "--name=load", f"--filename={disk.path}", "--ioengine=io_uring", "--direct=1", f"--rw={rw}",
                 f"--bs={max(bs, int(disk.attribute('queue/logical_block_size')))}", "--iodepth=8", "--time_based",
-                f"--runtime={seconds}", "--thread=1", stdout=output, stderr=output,
+                f"--runtime={seconds}", "--thread=1", *more, stdout=output, stderr=output,
             )  # fmt: skip
 
     def check_at_work(self):

@@ -113,7 +113,7 @@ pub(crate) struct Disk {
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
     /// A command of a channel can neither be had answered nor ended: the channel waits a moment for its successor.
-    ChannelStuck {
+    SuccessorWanted {
         reactor: usize,
         qp: QueuePairId,
         session: SessionKey,

@@ -191,7 +191,7 @@ impl SrpBackend {
             // Nothing asks for task management yet.
             EngineEvent::TaskDone { .. } => {}
             EngineEvent::ChannelStuck { qp, session } => {
-                let _ = self.events.send(Event::ChannelStuck {
+                let _ = self.events.send(Event::SuccessorWanted {
                     reactor: self.reactor,
                     qp,
                     session,

@@ -136,7 +136,7 @@ pub(crate) async fn run(options: DaemonOptions) -> Result<(), ErrorData> {
 /// Brings what reactors report to the session it is about.
 async fn route_events(ground: Arc<Ground>, mut events: mpsc::UnboundedReceiver<Event>) {
     while let Some(event) = events.recv().await {
-        let (Event::ChannelStuck { session, .. }
+        let (Event::SuccessorWanted { session, .. }
         | Event::ChannelFailed { session, .. }
         | Event::ChannelClosed { session, .. }) = event;
         if let Some(route) = ground.routes().get(&session) {

@@ -252,7 +252,7 @@ impl Session {
                 let _ = reply.send(self.show(number).await);
                 None
             }
-            Request::Reactor(ReactorEvent::ChannelStuck { reactor, qp, .. }) => {
+            Request::Reactor(ReactorEvent::SuccessorWanted { reactor, qp, .. }) => {
                 if let Some(successor) = self.successor(reactor, qp) {
                     dismantling.spawn(successor.run_once());
                 }
