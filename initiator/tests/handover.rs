@@ -156,7 +156,7 @@ fn a_write_of_unknown_fate_waits_for_a_reset_at_the_sibling() {
     let sibling = qp(&world, 1);
     assert_eq!(world.engine_of(1).channel_state(sibling).expect("open").resets, 1);
     assert_eq!(world.fabric().tally().of("write of unknown fate handed over"), 1);
-    assert!(ended(&world, write).as_nanos() < 1_000_000_000);
+    assert_eq!([write, read].map(|id| seconds(ended(&world, id))), [2, 0]);
     // One after the reset, and none before.
     assert_eq!(world.fabric().target().executed(lun(0)).1, 1);
     let trace = world.fabric().trace();
@@ -182,9 +182,10 @@ fn without_a_reset_a_write_of_unknown_fate_fails() {
         let most = if matches!(fate, Function::Silent { .. }) {
             121
         } else {
-            1
+            3
         };
         assert!(seconds(ended(&world, write)) < most);
+        assert_eq!(seconds(ended(&world, read)), 0);
     }
 }
 
@@ -219,7 +220,7 @@ fn a_write_that_joins_others_in_waiting_for_a_reset_has_its_time() {
     finish(&mut world);
     succeeded(&world, &writes);
     let seconds: Vec<u64> = writes.iter().map(|id| seconds(ended(&world, *id))).collect();
-    assert_eq!(seconds.iter().max(), Some(&12));
+    assert_eq!(seconds.iter().max(), Some(&14));
     let sibling = qp(&world, 2);
     assert_eq!(world.engine_of(2).channel_state(sibling).expect("open").resets, 3);
 }

@@ -6,6 +6,7 @@
 
 use super::channel::{Channel, ChannelError};
 use super::engine::Engine;
+use super::failover::Fenced;
 use super::mutation::Mutation;
 use super::request::Stage;
 use crate::fabric::Fabric;
@@ -131,7 +132,7 @@ impl<F: Fabric> Engine<F> {
                 at = at.min(until);
             }
         }
-        let fences = self.fences.iter().map(|fence| fence.limit);
+        let fences = self.fences.iter().map(Fenced::due);
         let tasks = self.tasks.iter().map(|task| task.limit);
         fences.chain(tasks).fold(at, Instant::min)
     }

@@ -41,6 +41,10 @@ pub struct Limits {
     pub busy: Duration,
     /// Pause before a refused request is sent again.
     pub backoff: Duration,
+    /// A logical unit is not reset for a write of unknown fate before this long after the write's queue pair was flushed
+    /// or destroyed: for as long as a packet may live on the subnet, and a target may take to start what it received.
+    /// What it starts later than that it may carry out behind the reset.
+    pub fence_pause: Duration,
 }
 
 impl Default for Limits {
@@ -52,6 +56,7 @@ impl Default for Limits {
             retirement: Duration::from_secs(1),
             busy: Duration::from_secs(120),
             backoff: Duration::from_millis(100),
+            fence_pause: Duration::from_secs(2),
         }
     }
 }

@@ -6,9 +6,13 @@
 //! UNIT RESET of its unit is complete (the fence rule); where that cannot be had it fails. It cannot with
 //! [`Fence::Relogin`](super::Fence::Relogin): a login that ends the old nexus ends this session's other channels too, and
 //! is not the engine's to make.
+//!
+//! The reset goes another way than the write did, and must not overtake it: it ends only what the target has taken up. The
+//! write may still be on the wire, or lie in the target's receive queue, when our queue pair has long been flushed. So the
+//! reset is sent after a pause ([`Limits::fence_pause`](super::Limits::fence_pause)).
 
 use super::channel::{Channel, Fence};
-use super::due::NEVER;
+use super::due::{ALWAYS, NEVER};
 use super::engine::Engine;
 use super::mutation::Mutation;
 use super::request::{BlockOperation, Key, Purpose, Request, Stage};
@@ -22,17 +26,24 @@ use crate::wire::TaskFunction;
 pub(super) struct Fenced {
     queue: usize,
     writes: Vec<Key>,
+    /// When the queue pair was flushed that carried them, of several the last.
+    flushed: Instant,
+    /// By then the target has taken up what it ever will of them. None when that is over.
+    pause: Option<Instant>,
     /// The channel the reset was sent on, and its tag.
     sent: Option<(usize, u64)>,
     /// None of them is over before this.
-    pub(super) limit: Instant,
+    limit: Instant,
 }
 
 impl Fenced {
-    pub(super) fn new(queue: usize, write: Key, limit: Instant) -> Self {
+    /// A write whose queue pair was flushed then, and whose time is over at `limit`.
+    fn new(queue: usize, write: Key, limit: Instant, flushed: Instant, pause: Option<Instant>) -> Self {
         Self {
             queue,
             writes: vec![write],
+            flushed,
+            pause,
             sent: None,
             limit,
         }
@@ -42,19 +53,26 @@ impl Fenced {
         self.queue == queue
     }
 
-    /// Further writes of the unit may join it.
-    pub(super) fn is_unsent(&self, queue: usize) -> bool {
-        self.is_of(queue) && self.sent.is_none()
+    /// Whether others may join it, and one reset do for all: it is unsent, and they would not have to wait for it any less.
+    pub(super) fn takes(&self, other: &Self) -> bool {
+        self.queue == other.queue && self.sent.is_none() && other.pause <= self.pause
     }
 
-    /// One more write, whose time is over at `limit`.
-    pub(super) fn add(&mut self, write: Key, limit: Instant) {
-        self.writes.push(write);
-        self.limit = self.limit.min(limit);
+    /// Takes others in.
+    pub(super) fn join(&mut self, mut other: Self) {
+        self.writes.append(&mut other.writes);
+        self.flushed = self.flushed.max(other.flushed);
+        self.limit = self.limit.min(other.limit);
     }
 
-    pub(super) fn into_writes(self) -> Vec<Key> {
-        self.writes
+    /// When something is to be done about it at the latest.
+    pub(super) fn due(&self) -> Instant {
+        self.pause.unwrap_or(self.limit).min(self.limit)
+    }
+
+    /// The writes, and when their queue pair was flushed.
+    pub(super) fn into_writes(self) -> (Vec<Key>, Instant) {
+        (self.writes, self.flushed)
     }
 }
 
@@ -110,7 +128,7 @@ impl<F: Fabric> Engine<F> {
             return self.end(key, Err(BlockError::Transport));
         }
         if !self.is_connected(queue) {
-            return self.part_unanswered(key, block, fence);
+            return self.part_unanswered(key, block, fence, now);
         }
         let write = matches!(block.operation, BlockOperation::Write { .. });
         if write && !self.can_reset(queue) {
@@ -120,7 +138,28 @@ impl<F: Fabric> Engine<F> {
         if !write || self.mutated.is(Mutation::ResendUnfenced) {
             return self.push_waiting(key, true);
         }
-        self.await_reset(key, queue, now);
+        self.await_reset(key, queue, now, now);
+    }
+
+    /// A write of unknown fate, whose queue pair was flushed then, joins those that wait for the reset of their unit, as long
+    /// as it has time.
+    pub(super) fn await_reset(&mut self, key: Key, queue: usize, flushed: Instant, now: Instant) {
+        let Some(request) = self.requests.get_mut(key) else {
+            return;
+        };
+        request.stage = Stage::Fenced;
+        let limit = request.deadline.unwrap_or(now);
+        let pause = Some(flushed + self.limits.fence_pause).filter(|until| *until > now);
+        let pause = pause.filter(|_| !self.mutated.is(Mutation::ResetAtOnce));
+        self.due = ALWAYS;
+        self.join_fences(Fenced::new(queue, key, limit, flushed, pause));
+    }
+
+    fn join_fences(&mut self, fenced: Fenced) {
+        match self.fences.iter_mut().find(|fence| fence.takes(&fenced)) {
+            Some(fence) => fence.join(fenced),
+            None => self.fences.push(fenced),
+        }
     }
 
     pub(super) fn can_reset(&self, queue: usize) -> bool {
@@ -141,12 +180,19 @@ impl<F: Fabric> Engine<F> {
         if self.fences.is_empty() {
             return;
         }
+        let rested = |fence: &Fenced| fence.pause.is_some_and(|until| until <= now);
+        while let Some(place) = self.fences.iter().position(rested) {
+            // Those before it may still wait for room on a channel.
+            let mut fence = self.fences.remove(place);
+            fence.pause = None;
+            self.join_fences(fence);
+        }
         let mut fences = std::mem::take(&mut self.fences);
         fences.retain_mut(|fence| {
             if fence.limit <= now && !self.still_fenced(fence, now) {
                 return false;
             }
-            if fence.sent.is_none() {
+            if fence.pause.is_none() && fence.sent.is_none() {
                 fence.sent = self.send_reset(fence.queue);
             }
             true
@@ -221,17 +267,43 @@ pub(super) fn detach(request: &mut Request, channels: &mut [Option<Channel>]) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    fn at(seconds: u64) -> Instant {
+        Instant::default() + Duration::from_secs(seconds)
+    }
+
+    /// A write of queue 3 that rests for two seconds.
+    fn fenced(write: Key, flushed: u64, limit: u64) -> Fenced {
+        Fenced::new(3, write, at(limit), at(flushed), Some(at(flushed + 2)))
+    }
 
     #[test]
     fn writes_that_wait_together_are_looked_at_when_the_first_is_over() {
-        let [first, second] = [10, 18].map(Instant::from_nanos);
-        for (one, other) in [(first, second), (second, first)] {
-            let mut fence = Fenced::new(3, 1, one);
-            assert!(fence.is_unsent(3) && !fence.is_unsent(4));
-            fence.add(2, other);
-            assert_eq!(fence.limit, first);
-            assert_eq!(fence.into_writes(), [1, 2]);
+        for (one, other) in [(30, 40), (40, 30)] {
+            let mut fence = fenced(1, 10, one);
+            assert_eq!(fence.due(), at(12));
+            fence.join(Fenced::new(3, 2, at(other), at(9), None));
+            assert_eq!((fence.limit, fence.due()), (at(30), at(12)));
+            assert_eq!(fence.into_writes(), (vec![1, 2], at(10)));
         }
+        assert_eq!(fenced(1, 10, 11).due(), at(11), "before its pause is over");
+    }
+
+    #[test]
+    fn a_write_joins_none_whose_reset_comes_too_early_for_it() {
+        let fenced = |write, flushed| fenced(write, flushed, 40);
+        let mut fence = fenced(1, 10);
+        assert!(fence.takes(&fenced(2, 10)) && !fence.takes(&fenced(2, 11)));
+        assert!(!fence.takes(&Fenced::new(4, 2, at(40), at(10), None)));
+        fence.pause = None;
+        assert!(!fence.takes(&fenced(2, 10)));
+        let mut over = fenced(2, 11);
+        over.pause = None;
+        assert!(fence.takes(&over));
+        fence.sent = Some((0, 0));
+        assert!(!fence.takes(&over));
     }
 }

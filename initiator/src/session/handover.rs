@@ -9,10 +9,8 @@
 //! something back has none, as far as it was not asked before it got one. An answer to a question of before says
 //! nothing.
 
-use super::due::ALWAYS;
 use super::engine::Engine;
 use super::event::Event;
-use super::failover::Fenced;
 use super::mutation::Mutation;
 use super::request::{BlockOperation, BlockRequest, Key, Purpose, Request, SessionKey, Stage};
 use crate::fabric::Fabric;
@@ -25,8 +23,9 @@ use crate::time::Instant;
 pub struct Handover {
     /// The request. Whoever takes it over may give it an id of its own.
     pub request: BlockRequest,
-    /// A write that was with the target when its channel broke.
-    pub doubtful: bool,
+    /// A write that was with the target when its channel broke: when the queue pair was flushed or destroyed. All engines
+    /// of a session have the same clock.
+    pub doubtful: Option<Instant>,
     /// What is left of its time; nothing when it was never sent.
     pub deadline: Option<Instant>,
 }
@@ -71,13 +70,13 @@ impl<F: Fabric> Engine<F> {
             Err(why) => return self.done(request.id, Err(why)),
         };
         let queue = taken.queue;
-        if !doubtful || self.mutated.is(Mutation::TakenOverUnfenced) {
+        let Some(flushed) = doubtful.filter(|_| !self.mutated.is(Mutation::TakenOverUnfenced)) else {
             let (key, _) = self.requests.insert(taken);
             return self.push_waiting(key, self.mutated.is(Mutation::LastInFirstOut));
-        }
+        };
         if self.is_connected(queue) && self.can_reset(queue) {
             let (key, _) = self.requests.insert(taken);
-            return self.await_reset(key, queue, now);
+            return self.await_reset(key, queue, flushed, now);
         }
         if !self.is_connected(queue) && (foreign || self.is_elsewhere(queue)) {
             return self.events.push(Event::HandOver(Box::new(handover)));
@@ -91,21 +90,6 @@ impl<F: Fabric> Engine<F> {
         let queue = self.queues[index].as_ref().ok_or(BlockError::Offline)?;
         let transfer = queue.transfer(&request)?;
         Ok(Request::new(index, queue.lun, Purpose::Block(request), transfer))
-    }
-
-    /// A write of unknown fate joins those that wait for the reset of their unit, as long as it has time.
-    pub(super) fn await_reset(&mut self, key: Key, queue: usize, now: Instant) {
-        let Some(request) = self.requests.get_mut(key) else {
-            return;
-        };
-        request.stage = Stage::Fenced;
-        let limit = request.deadline.unwrap_or(now);
-        self.due = ALWAYS;
-        let unsent = |fence: &&mut Fenced| fence.is_unsent(queue);
-        match self.fences.iter_mut().find(unsent) {
-            Some(fence) => fence.add(key, limit),
-            None => self.fences.push(Fenced::new(queue, key, limit)),
-        }
     }
 
     fn is_elsewhere(&self, queue: usize) -> bool {
@@ -124,26 +108,27 @@ impl<F: Fabric> Engine<F> {
     /// The session of a queue has no channel here: what waits goes where there is one, or fails.
     pub(super) fn part_with(&mut self, queue: usize) {
         while let Some(place) = self.fences.iter().position(|fence| fence.is_of(queue)) {
-            for key in self.fences.swap_remove(place).into_writes() {
-                self.part(key, true);
+            let (writes, flushed) = self.fences.swap_remove(place).into_writes();
+            for key in writes {
+                self.part(key, Some(flushed));
             }
         }
         let mut delayed = std::mem::take(&mut self.delayed);
         delayed.retain(|&key| {
             let here = self.requests.get(key).is_some_and(|request| request.queue == queue);
             if here && !self.mutated.is(Mutation::DelayedForgotten) {
-                self.part(key, false);
+                self.part(key, None);
             }
             !here
         });
         self.delayed = delayed;
         while let Some(key) = self.pop_waiting(queue) {
-            self.part(key, false);
+            self.part(key, None);
         }
     }
 
     /// Hands over a request that the target cannot touch anything of, or fails it.
-    pub(super) fn part(&mut self, key: Key, doubtful: bool) {
+    fn part(&mut self, key: Key, doubtful: Option<Instant>) {
         if !self.may_part(key) {
             return self.end(key, Err(BlockError::Transport));
         }
@@ -158,7 +143,7 @@ impl<F: Fabric> Engine<F> {
         };
         let handover = Handover {
             request: block,
-            doubtful: doubtful && !self.mutated.is(Mutation::HandedOverUnfenced),
+            doubtful: doubtful.filter(|_| !self.mutated.is(Mutation::HandedOverUnfenced)),
             deadline: request.deadline,
         };
         let forgotten = request.foreign && self.mutated.is(Mutation::ForeignForgotten);
@@ -172,11 +157,11 @@ impl<F: Fabric> Engine<F> {
     }
 
     /// A command was with the target when the last channel here went, and was not answered.
-    pub(super) fn part_unanswered(&mut self, key: Key, block: BlockRequest, fence: Fence) {
+    pub(super) fn part_unanswered(&mut self, key: Key, block: BlockRequest, fence: Fence, now: Instant) {
         let write = matches!(block.operation, BlockOperation::Write { .. });
         if write && fence != Fence::LunReset {
             return self.end(key, Err(BlockError::Transport));
         }
-        self.part(key, write);
+        self.part(key, write.then_some(now));
     }
 }

@@ -72,6 +72,8 @@ pub enum Mutation {
     TaskWithoutCredit,
     /// A write of unknown fate is sent again without a fence.
     ResendUnfenced,
+    /// A unit is reset for a write of unknown fate while the target may still take that up.
+    ResetAtOnce,
     /// A write of unknown fate is handed over as one that was never sent.
     HandedOverUnfenced,
     /// A write of unknown fate is taken over as one that was never sent.
@@ -134,6 +136,7 @@ impl Mutation {
         Self::NoEscalation,
         Self::TaskWithoutCredit,
         Self::ResendUnfenced,
+        Self::ResetAtOnce,
         Self::HandedOverUnfenced,
         Self::TakenOverUnfenced,
         Self::HandedOverAndEnded,

@@ -11,10 +11,12 @@ use crate::time::Instant;
 
 impl World {
     /// When a block request has ended at the latest, whatever happens: at its time limit while it waits to be sent
-    /// again, else with what the attempt comes to that was begun before. Those asked for earlier come first.
+    /// again, else with what the attempt comes to that was begun before: its ladder, and the fence. Those asked for
+    /// earlier come first.
     pub(super) fn block_limit(&self) -> Instant {
         let limits = self.spec.limits;
-        let attempt = limits.command + limits.task * 4 + limits.successor + limits.retirement + SLACK * 2;
+        let attempt =
+            limits.command + limits.task * 4 + limits.successor + limits.retirement + limits.fence_pause + SLACK * 2;
         let ahead = (self.client.pending.len() + 1) * self.spec.target.disks.len().max(1);
         self.now + (limits.busy + attempt) * u32::try_from(ahead).unwrap_or(u32::MAX)
     }
@@ -90,7 +92,7 @@ impl World {
             return;
         }
         let refused = self.reactors.fabric().target().refused_function();
-        let fence = limits.task + limits.task;
+        let fence = limits.fence_pause + limits.task + limits.task;
         let unfenced = pending.is_write()
             && (self.spec.fence == Fence::Relogin
                 || pending.begun + fence <= self.now

@@ -197,7 +197,7 @@ impl Client {
         (pending.at, pending.moved) = (Some(reactor), Some(now));
         pending.limit = pending.limit.max(limit);
         // A write of unknown fate goes before those that wait, when its unit is reset.
-        if let (false, Some(range)) = (handover.doubtful, pending.range()) {
+        if let (None, Some(range)) = (handover.doubtful, pending.range()) {
             let read = !pending.is_write();
             self.order
                 .submitted(reactor, range.lun, handover.request.id, range.lba, read);

@@ -57,8 +57,13 @@ impl SimFabric {
                 };
                 let mut started = qp.leases.start(lease);
                 self.net.posts.push((id, command.lun.0, command.cdb.bytes));
-                if let Operation::Write { lba, blocks, .. } = command.cdb.operation()
-                    && self.target.may_write(command.lun.0, lba, blocks)
+                let on_the_way = self.net.agenda.iter().filter_map(|happening| match happening {
+                    Happening::Arrive(qp, iu) => Some((*qp, iu.as_slice())),
+                    _ => None,
+                });
+                if let (Operation::Write { lba, blocks, .. }, lun) = (command.cdb.operation(), command.lun.0)
+                    && (self.target.may_write(lun, lba, blocks)
+                        || self.target.may_take_up(on_the_way, lun, lba, blocks))
                 {
                     let what = format!("tag {:#x} while an earlier write may still be carried out", command.tag);
                     self.net.checks.broken(now, rule::FENCE, what);

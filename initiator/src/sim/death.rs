@@ -2,7 +2,8 @@
 //!
 //! With the process go its reactors, its queue pairs and its memory; what it had sent is at the target, or on its way there, and is
 //! carried out. The block layer keeps what had not ended, and gives it to the next daemon. That one logs in with SINGLE,
-//! has every unit reset, and only then serves: a write that is given to it again would else be overtaken by itself.
+//! has every unit reset, and only then serves: a write that is given to it again would else be overtaken by itself. It resets after
+//! the pause that an engine makes, too.
 
 use std::collections::BTreeMap;
 
@@ -12,6 +13,7 @@ use super::odds::Span;
 use super::world::{Errand, World};
 use crate::scsi::BlockError;
 use crate::session::{RequestId, UnitFunction};
+use crate::time::Instant;
 use crate::wire::TaskResponse;
 
 /// Between two attempts of a new daemon to log in or to fence.
@@ -22,6 +24,8 @@ const AGAIN: Span = Span::micros(50_000, 1_000_000);
 pub(super) struct Recovery {
     /// Units that have not been reset.
     left: Vec<u32>,
+    /// What the one before had sent is not taken up after this.
+    taken_up: Instant,
     /// Resets under way.
     asked: BTreeMap<RequestId, u32>,
 }
@@ -58,12 +62,14 @@ impl World {
         self.failing.clear();
         self.throttled.clear();
         self.client.forget_control();
+        let taken_up = self.now + self.spec.limits.fence_pause;
         for place in 0..self.sessions.len() {
             let session = &mut self.sessions[place];
             session.dead.append(&mut session.qps);
             session.serving.clear();
             session.recovery = Some(Recovery {
                 left: if fence { session.spec.luns.clone() } else { Vec::new() },
+                taken_up,
                 asked: BTreeMap::new(),
             });
             let number = u32::try_from(place).unwrap_or(u32::MAX);
@@ -92,6 +98,9 @@ impl World {
         };
         if recovery.left.is_empty() {
             return self.resume(number);
+        }
+        if self.now < recovery.taken_up {
+            return self.agenda.add(recovery.taken_up, Errand::Recover(number));
         }
         let asked: Vec<u32> = recovery.asked.values().copied().collect();
         let due: Vec<u32> = recovery

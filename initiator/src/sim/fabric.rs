@@ -163,7 +163,7 @@ impl SimFabric {
         }
     }
 
-    /// Destroys a queue pair. Nothing may be left of it.
+    /// Destroys a queue pair. Nothing may be left of it here; what it has on the wire still gets to the target.
     pub fn destroy(&mut self, id: QueuePairId) {
         let Some(qp) = self.net.queue_pairs.remove(&id) else {
             return self.net.broken(rule::CLOSED, format!("qp{} destroyed twice", id.0));
@@ -176,6 +176,7 @@ impl SimFabric {
             let what = format!("qp{} destroyed with requests posted", id.0);
             self.net.broken(rule::CLOSED, what);
         }
+        self.net.orphans.insert(id);
         self.net.trace.text(self.net.now, Some(id), "destroyed");
     }
 
@@ -247,7 +248,7 @@ impl SimFabric {
             return false;
         };
         match self.net.handle(happening) {
-            Some(Upcall::Iu(qp, iu)) => self.target.arrived(qp, &iu, &mut self.net),
+            Some(Upcall::Iu(qp, iu)) => self.target.arrived(qp, iu, &mut self.net),
             Some(Upcall::Lost(qp)) => self.target.lost(qp),
             Some(Upcall::Step(step)) => self.target.step(step, &mut self.net),
             None => {}
@@ -271,7 +272,8 @@ impl SimFabric {
     #[must_use]
     pub fn is_quiet(&self, qp: QueuePairId) -> bool {
         let under_way = |happening: &Happening| matches!(happening, Happening::Arrive(id, _) if *id == qp);
-        self.target.tasks(qp) == 0 && !self.net.agenda.iter().any(under_way)
+        let idle = self.target.tasks(qp) == 0 && self.target.backlog(qp) == 0;
+        idle && !self.net.agenda.iter().any(under_way)
     }
 
     /// Rules broken so far.

@@ -138,8 +138,8 @@ impl World {
                     self.broken(rule::HOPS, format!("{id:?} goes to and fro"));
                 }
                 let what = match handover.doubtful {
-                    true => "write of unknown fate handed over",
-                    false => "request handed over",
+                    Some(_) => "write of unknown fate handed over",
+                    None => "request handed over",
                 };
                 (sibling, Mail::HandOver(handover, list), what)
             }

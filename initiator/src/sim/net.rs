@@ -77,7 +77,7 @@ pub(super) struct Net {
     pub(super) queue_pairs: BTreeMap<QueuePairId, SimQueuePair>,
     /// The reactors of all queue pairs there ever were.
     pub(super) owners: BTreeMap<QueuePairId, usize>,
-    /// Queue pairs of processes that are gone.
+    /// Queue pairs that were destroyed, or whose process is gone: what they had on the wire still arrives.
     pub(super) orphans: BTreeSet<QueuePairId>,
     pub(super) finished: VecDeque<Finished>,
     /// When a completion was polled last.
@@ -147,15 +147,16 @@ impl Net {
         if let Some(extent) = payload {
             iu.extend_from_slice(qp.bytes(extent).unwrap_or_default());
         }
-        let hop = self.profile.hop.draw(&mut self.rng);
-        let at = (self.now + hop).max(qp.to_target + Duration::from_nanos(1));
+        let late = Odds::hit(&mut self.rng, self.odds.late);
+        let way = if late { self.profile.late } else { self.profile.hop };
+        let at = (self.now + way.draw(&mut self.rng)).max(qp.to_target + Duration::from_nanos(1));
         qp.to_target = at;
         self.agenda.add(at, Happening::Arrive(id, iu));
     }
 
     pub(super) fn arrive(&mut self, id: QueuePairId, iu: Vec<u8>) -> Option<Upcall> {
         if self.orphans.contains(&id) {
-            // It was on its way.
+            self.tally.count("IU of a destroyed queue pair arrives");
             return Some(Upcall::Iu(id, iu));
         }
         self.strike(id);

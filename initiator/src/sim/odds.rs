@@ -39,12 +39,16 @@ impl Span {
 pub struct Profile {
     /// From a doorbell or a SEND of the target until the message is at the other side.
     pub hop: Span,
+    /// The same for an IU to the target that is late.
+    pub late: Span,
     /// From the arrival of an IU at the target until our SEND completes.
     pub ack: Span,
     /// Between the RDMA operations of one command.
     pub dma: Span,
     /// What the target takes to execute a command.
     pub service: Span,
+    /// How long the target leaves an IU lying that it does not take up at once.
+    pub backlog: Span,
     /// From the error state until the last access of the peer, and until requests are flushed.
     pub drain: Span,
     /// Until the other side learns that the connection is gone.
@@ -65,9 +69,11 @@ impl Default for Profile {
     fn default() -> Self {
         Self {
             hop: Span::micros(1, 40),
+            late: Span::micros(0, 0),
             ack: Span::micros(0, 400),
             dma: Span::micros(0, 30),
             service: Span::micros(5, 300),
+            backlog: Span::micros(0, 0),
             drain: Span::micros(0, 3000),
             notice: Span::micros(100, 2_000_000),
             transport_retry: Span::micros(500_000, 4_000_000),
@@ -134,6 +140,10 @@ pub struct Odds {
     pub trespass: u16,
     /// Per IU to the target: bursts of IUs that use up all receives.
     pub burst: u16,
+    /// Per IU to the target: it is late, and so are those behind it.
+    pub late: u16,
+    /// Per IU to the target: it is received, and not taken up at once.
+    pub backlog: u16,
 }
 
 impl Odds {

@@ -148,6 +148,7 @@ impl Scenario {
             scenario.killing = 10;
         }
         scenario.share(&mut Rng::with_seed(seed ^ 0x5ea7));
+        scenario.delay(&mut Rng::with_seed(seed ^ 0xde1a));
         if rng.bool() {
             scenario.world.exposure = Exposure::Window;
             if rng.u8(0..3) == 0 {
@@ -156,6 +157,20 @@ impl Scenario {
             }
         }
         scenario
+    }
+
+    /// Has IUs stay on the wire or lie at the target for a while: together for less than a fence waits.
+    fn delay(&mut self, rng: &mut Rng) {
+        let (odds, profile) = (&mut self.odds, &mut self.world.profile);
+        for (rate, span) in [
+            (&mut odds.late, &mut profile.late),
+            (&mut odds.backlog, &mut profile.backlog),
+        ] {
+            if rng.u8(0..4) == 0 {
+                *rate = rng.u16(1..=200);
+                *span = Span::micros(0, *rng.choice(&[100, 20_000, 800_000]).unwrap_or(&100));
+            }
+        }
     }
 
     /// Has several reactors share the sessions, or one with all channels.

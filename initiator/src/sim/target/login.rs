@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Credit, Target, TargetChannel};
+use super::{Backlog, Credit, Target, TargetChannel};
 use crate::fabric::QueuePairId;
 use crate::wire::login::{FORMAT_DIRECT, FORMAT_INDIRECT};
 use crate::wire::{LoginReject, LoginRejectReason, LoginRequest, LoginResponse, MultiChannel, MultiChannelResult};
@@ -69,6 +69,7 @@ impl Target {
             attention,
             event: None,
             old_tags: VecDeque::new(),
+            backlog: Backlog::default(),
         };
         self.channels.insert(qp, channel);
         let response = LoginResponse {

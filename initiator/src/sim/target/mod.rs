@@ -1,6 +1,7 @@
 //! A model SRP target: admission, credit, tasks, disks. It behaves as LIO does where LIO is well-behaved, and keeps
 //! strict account of what the initiator may do.
 
+mod backlog;
 mod credit;
 mod disk;
 mod function;
@@ -25,6 +26,7 @@ use crate::wire::{
     Command, Data, FromInitiator, IMMEDIATE_DATA_OFFSET, LogoutReason, Response, TargetLogout, TaskManagement,
 };
 
+use backlog::Backlog;
 use credit::Credit;
 use disk::Disk;
 use task::{Memory, Stage, Task};
@@ -117,6 +119,7 @@ pub(super) struct TargetChannel {
     attention: BTreeSet<u64>,
     event: Option<u64>,
     old_tags: VecDeque<u64>,
+    backlog: Backlog,
 }
 
 /// The next step of a task.
@@ -128,6 +131,8 @@ pub(super) enum Step {
     Credit(QueuePairId),
     /// Of a task management function.
     Function(u64),
+    /// The oldest IU in the backlog of a channel is taken up.
+    TakeUp(QueuePairId),
 }
 
 /// See the module's text.
@@ -252,12 +257,13 @@ impl Target {
         self.tasks.values().filter(|task| task.qp == qp).count()
     }
 
-    pub(super) fn arrived(&mut self, qp: QueuePairId, iu: &[u8], net: &mut Net) {
+    /// Acts on an IU that was received, also when its connection is gone by now.
+    fn take_up(&mut self, qp: QueuePairId, iu: &[u8], net: &mut Net) {
         let Some(channel) = self.channels.get_mut(&qp) else {
             return;
         };
         if !channel.alive {
-            return;
+            net.tally.count("IU taken up behind a lost connection");
         }
         match FromInitiator::parse(iu) {
             Ok(FromInitiator::Command(command)) => self.command(qp, &command, iu, net),
@@ -350,10 +356,13 @@ impl Target {
             .retain(|_, task| task.qp != qp || task.stage == Stage::Execute);
     }
 
-    /// Ends every channel; returns those that were alive.
+    /// Ends every channel; returns those that were alive. What was received is carried out too, or forgotten.
     pub(super) fn shut_down(&mut self, finish: bool) -> Vec<QueuePairId> {
         let mut ended = Vec::new();
         for (qp, channel) in &mut self.channels {
+            if !finish {
+                channel.backlog.forget();
+            }
             if std::mem::replace(&mut channel.alive, false) {
                 ended.push(*qp);
             }

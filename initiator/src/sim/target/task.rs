@@ -173,6 +173,7 @@ impl Target {
             Step::Task(serial) => serial,
             Step::Credit(qp) => return self.credit_step(qp, net),
             Step::Function(serial) => return self.function_step(serial, net),
+            Step::TakeUp(qp) => return self.take_up_next(qp, net),
         };
         let Some(task) = self.tasks.get_mut(&serial) else {
             return;
