@@ -25,7 +25,9 @@ impl Range {
     }
 }
 
-/// Blocks whose last write may still be carried out, and by which dead connections.
+/// Blocks whose last write failed and may still be carried out, and by which dead connections. The block layer is promised
+/// nothing about them until these have ended at the target, so the client writes them no sooner: what a write of before then
+/// leaves there nobody could say.
 #[derive(Debug)]
 struct Quarantine {
     range: Range,
