@@ -153,6 +153,30 @@ fn a_refused_marker_is_no_proof() {
 }
 
 #[test]
+fn a_marker_that_an_iu_took_is_no_proof() {
+    let mut taken = 0;
+    for seed in 1..=20 {
+        let mut spec = spec(1);
+        spec.seed = seed;
+        spec.profile.drain = Span::micros(0, 100_000);
+        let mut world = World::new(spec);
+        let qp = world.qp(0).expect("logged in");
+        let ids = mixed(&mut world, 1);
+        run_for(&mut world, Duration::from_micros(200));
+        // More than there are receives, and the first one ends the channel.
+        (0..100).for_each(|_| world.fabric().send_raw(qp, vec![0x55; 20]));
+        finish(&mut world);
+        all_ended(&world, &ids, BlockError::Transport);
+        if world.fabric().tally().of("marker taken by an IU") > 0 {
+            taken += 1;
+            let last = ids.iter().map(|id| ended(&world, *id).as_nanos()).max().expect("some");
+            assert!(last >= 500_000_000);
+        }
+    }
+    assert!(taken > 5, "{taken}");
+}
+
+#[test]
 fn a_logout_by_the_target_ends_the_channel() {
     let mut world = World::new(spec(1));
     let qp = world.qp(0).expect("logged in");

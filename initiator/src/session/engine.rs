@@ -256,7 +256,7 @@ impl<F: Fabric> Engine<F> {
     }
 
     /// The queue pair of a channel that failed was destroyed, or its memory deregistered: nothing of it can be
-    /// touched any more. For a channel whose marker did not come back.
+    /// touched any more. For a channel whose marker did not come back flushed.
     pub fn destroyed(&mut self, qp: QueuePairId, now: Instant) {
         let Some(&index) = self.by_qp.get(&qp) else { return };
         self.close(index, ChannelError::Closed, now);

@@ -24,6 +24,8 @@ pub enum Mutation {
     AnyFlushProves,
     /// A marker that was refused stands for one that was flushed.
     RefusedMarkerProves,
+    /// A marker posted again stands for the first, which an IU took.
+    SecondMarkerProves,
     /// A channel is over while SENDs are in flight.
     SendsNotAwaited,
     /// New requests go before older ones of their unit.
@@ -112,6 +114,7 @@ impl Mutation {
         Self::NoMarker,
         Self::AnyFlushProves,
         Self::RefusedMarkerProves,
+        Self::SecondMarkerProves,
         Self::SendsNotAwaited,
         Self::LastInFirstOut,
         Self::NoTurns,

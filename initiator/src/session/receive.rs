@@ -144,10 +144,11 @@ impl<F: Fabric> Engine<F> {
             return self.fabric.post_receive(qp, slot);
         }
         channel.receives_posted = channel.receives_posted.saturating_sub(1);
-        if slot == channel.marker() {
+        // An IU that took the marker's receive took the last one posted before the error: nothing proves the end of
+        // accesses any more but the queue pair's own.
+        if slot == channel.marker() && self.mutated.is(Mutation::SecondMarkerProves) {
             channel.receives_posted += 1;
             self.fabric.post_receive(qp, slot);
-            // An IU of the target took it: the queue pair is in error by now.
             self.fabric.fail(qp);
         }
         self.settle(index, now);

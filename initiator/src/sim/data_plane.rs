@@ -259,7 +259,7 @@ impl Fabric for SimFabric {
         let Some(qp) = self.net.queue_pairs.get_mut(&id) else {
             return;
         };
-        let marker = qp.plan.receives - 1;
+        let marker = qp.marker();
         let refuse = match slot == marker {
             true => self.net.odds.refuse_marker,
             false if qp.is_broken() => self.net.odds.refuse_post,
@@ -337,8 +337,16 @@ impl Fabric for SimFabric {
     }
 
     fn fail(&mut self, qp: QueuePairId) {
-        if let Some(state) = self.net.queue_pairs.get_mut(&qp) {
-            state.given_up = true;
+        let Some(state) = self.net.queue_pairs.get_mut(&qp) else {
+            return;
+        };
+        if std::mem::replace(&mut state.given_up, true) {
+            // Only what is posted before the first time is posted before the error.
+            return;
+        }
+        if !state.inbound.is_empty() && self.net.rng.bool() {
+            // IUs that waited for a receive may get one before the state is set.
+            self.net.drain_inbound(qp);
         }
         self.net.fail(qp, None);
     }

@@ -180,7 +180,7 @@ impl SimFabric {
         self.net.trace.text(self.net.now, Some(id), "destroyed");
     }
 
-    /// Destroys a queue pair whose marker was refused; its memory stays. False when that is not the case.
+    /// Destroys a queue pair that no marker can end; its memory stays. False when that is not the case.
     pub fn destroy_unmarked(&mut self, id: QueuePairId) -> bool {
         let qp = self.net.queue_pairs.get_mut(&id).filter(|qp| qp.unmarked);
         let Some(qp) = qp else { return false };

@@ -27,7 +27,7 @@ impl Net {
         }
     }
 
-    /// As many IUs at once as there are receives, and maybe the end of the queue pair.
+    /// As many IUs at once as there are receives, or more, and maybe the end of the queue pair.
     fn burst(&mut self, id: QueuePairId) {
         let count = self.queue_pairs.get(&id).map_or(0, |qp| qp.plan.receives - 1);
         self.tally.count("burst of IUs that uses up all receives");
@@ -47,7 +47,7 @@ impl Net {
                 return;
             }
         }
-        for _ in 0..count {
+        for _ in 0..count + self.rng.u16(0..=2) {
             self.deliver(id, iu.clone());
         }
         if self.rng.u8(0..4) > 0 {

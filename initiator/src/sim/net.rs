@@ -303,13 +303,17 @@ impl Net {
         self.drain_inbound(id);
     }
 
-    fn drain_inbound(&mut self, id: QueuePairId) {
+    pub(super) fn drain_inbound(&mut self, id: QueuePairId) {
         while let Some(qp) = self.queue_pairs.get_mut(&id) {
             if qp.is_broken() || qp.receives.is_empty() {
                 return;
             }
             let Some(iu) = qp.inbound.pop_front() else { return };
             let Some(receive) = qp.receives.pop_front() else { return };
+            if receive.slot == qp.marker() {
+                qp.unmarked = true;
+                self.tally.count("marker taken by an IU");
+            }
             let memory = &mut qp.receive_slots[usize::from(receive.slot)];
             let Some(place) = memory.get_mut(..iu.len()) else {
                 self.finish(id, WorkKind::Receive, receive.slot, Err(WorkError::Local), false);

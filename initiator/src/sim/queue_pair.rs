@@ -92,7 +92,7 @@ pub(super) struct SimQueuePair {
     pub(super) given_up: bool,
     /// SRP_I_LOGOUT was posted.
     pub(super) logged_out: bool,
-    /// The marker was refused: only destroying the queue pair ends it.
+    /// The marker was refused, or taken by an IU: only destroying the queue pair ends it.
     pub(super) unmarked: bool,
     pub(super) leases: Leases,
     /// Request limit as the initiator can know it.
@@ -163,6 +163,10 @@ impl SimQueuePair {
             rung,
             transmitted,
         });
+    }
+
+    pub(super) fn marker(&self) -> u16 {
+        self.plan.receives - 1
     }
 
     pub(super) fn is_broken(&self) -> bool {
