@@ -249,6 +249,27 @@ fn busy_and_task_set_full_are_tried_again_after_a_pause() {
 }
 
 #[test]
+fn a_unit_that_is_busy_for_long_is_waited_for() {
+    let mut world = World::new(spec(1));
+    (0..400).for_each(|_| world.fabric().target_mut().inject(lun(0), Injection::Busy));
+    let write = world.write(0, 0, 8);
+    finish(&mut world);
+    succeeded(&world, &[write]);
+    assert_eq!(seconds(ended(&world, write)), 40, "400 pauses of 100 ms");
+}
+
+#[test]
+fn a_unit_whose_refusals_ask_for_no_pause_is_given_up() {
+    let attention = Injection::UnitAttention { asc: 0x29, ascq: 0 };
+    let mut world = World::new(spec(1));
+    (0..1000).for_each(|_| world.fabric().target_mut().inject(lun(0), attention));
+    let write = world.write(0, 0, 8);
+    finish(&mut world);
+    directed::failed(&world, &[write], BlockError::Timeout);
+    assert_eq!(seconds(ended(&world, write)), 0);
+}
+
+#[test]
 fn a_unit_with_a_short_task_set_is_given_what_it_takes() {
     let mut spec = spec(2);
     spec.target.task_set = Some(4);

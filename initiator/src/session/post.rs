@@ -158,7 +158,6 @@ impl<F: Fabric> Start<'_, F> {
         let limit = buffer.len().min(channel.max_it_iu_len as usize);
         let len = command.emit(&mut buffer[..limit])?;
         request.stage = Stage::Sent;
-        request.attempts = request.attempts.saturating_add(1);
         request.deadline.get_or_insert_with(|| self.now.after(self.spans.busy));
         request.answer = None;
         let opened = match window {

@@ -134,7 +134,8 @@ pub(super) struct Request {
     pub(super) extent: Option<Extent>,
     /// A write's data is in the extent already (a retry).
     pub(super) filled: bool,
-    pub(super) attempts: u8,
+    /// How often it was sent again without a pause: a target that refuses it for ever must not keep everybody busy.
+    pub(super) at_once: u8,
     /// Absolute limit over all attempts. A block request has it from its first attempt on: waiting for one's turn is
     /// no error.
     pub(super) deadline: Option<Instant>,
@@ -174,7 +175,7 @@ impl Request {
             slot: 0,
             extent: None,
             filled: false,
-            attempts: 0,
+            at_once: 0,
             deadline: None,
             answer: None,
             told: false,

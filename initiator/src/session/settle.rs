@@ -116,9 +116,14 @@ impl<F: Fabric> Engine<F> {
     #[cold]
     fn retry(&mut self, key: Key, verdict: Verdict, now: Instant) {
         let backoff = now + self.limits.backoff;
-        let Some(request) = self.requests.get(key) else { return };
-        let over = request.is_over(now) || request.attempts == u8::MAX;
-        let queue = request.queue;
+        let Some(request) = self.requests.get_mut(key) else {
+            return;
+        };
+        let at_once = matches!(verdict, Verdict::RetryNow(_));
+        request.at_once = request.at_once.saturating_add(at_once.into());
+        // Attempts with a pause between them end with the request's time.
+        let over = request.is_over(now) || request.at_once == u8::MAX;
+        let (queue, filled) = (request.queue, request.filled);
         let open = self.is_connected(queue) || self.may_part(key);
         let removed = self.queues[queue].as_ref().is_none_or(|queue| queue.removed);
         if over || !open || removed {
@@ -129,7 +134,7 @@ impl<F: Fabric> Engine<F> {
             };
             return self.end(key, Err(why));
         }
-        if self.mutated.is(Mutation::RetryWithoutBuffer) && request.filled {
+        if self.mutated.is(Mutation::RetryWithoutBuffer) && filled {
             self.release_early(key);
         }
         if !self.is_bound(key) {
@@ -138,7 +143,7 @@ impl<F: Fabric> Engine<F> {
         let Some(request) = self.requests.get_mut(key) else {
             return;
         };
-        if matches!(verdict, Verdict::RetryNow(_)) {
+        if at_once {
             return self.push_waiting(key, true);
         }
         request.stage = Stage::Delayed(backoff);
