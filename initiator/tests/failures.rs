@@ -5,7 +5,7 @@ mod directed;
 use std::time::Duration;
 
 use directed::{ended, failed, finish, limited, lun, outcome, run_for, seconds, spec, succeeded};
-use srp_initiator::fabric::WorkError;
+use srp_initiator::fabric::{Exposure, WorkError};
 use srp_initiator::scsi::BlockError;
 use srp_initiator::session::{ChannelError, RequestId};
 use srp_initiator::sim::{CreditPolicy, Injection, Odds, Outcome, Span, World, WorldSpec};
@@ -355,4 +355,23 @@ fn a_session_comes_back_and_goes_on() {
     let ids = mixed(&mut world, 2);
     finish(&mut world);
     succeeded(&world, &ids);
+}
+
+#[test]
+fn a_send_that_is_never_acknowledged_ends_the_channel() {
+    for exposure in [Exposure::Pool, Exposure::Window] {
+        let mut world = World::new(WorldSpec { exposure, ..spec(1) });
+        world.fabric().set_odds(Odds {
+            unacknowledged: 1000,
+            ..Odds::default()
+        });
+        let ids = [world.read(0, 0, 8), world.write(0, 64, 8)];
+        finish(&mut world);
+        // They were answered, and what was answered counts once nothing of theirs is under way.
+        succeeded(&world, &ids);
+        for id in ids {
+            assert_eq!(seconds(ended(&world, id)), 40, "its time, and that of two functions");
+        }
+        assert!(matches!(world.failures(), [(_, ChannelError::Incomplete(40), _)]));
+    }
 }

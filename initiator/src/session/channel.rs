@@ -70,6 +70,9 @@ pub enum ChannelError {
     /// A command was not answered in time.
     #[error("a command was not answered within {0} s, nor could it be ended")]
     Timeout(u64),
+    /// The SEND of a command, or the closing of its window, does not complete though the target has answered.
+    #[error("a command was answered, and its work requests did not complete within {0} s")]
+    Incomplete(u64),
     /// SRP_T_LOGOUT.
     #[error("the target logged out: {0}")]
     TargetLogout(String),

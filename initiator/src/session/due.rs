@@ -4,11 +4,14 @@
 //! kept, before which nothing is. It is brought forward wherever something may be due sooner, and never put back but when
 //! it has come: what ended meanwhile costs one pass for nothing.
 
+use std::time::Duration;
+
 use super::channel::{Channel, ChannelError};
 use super::engine::Engine;
 use super::failover::Fenced;
 use super::mutation::Mutation;
 use super::request::Stage;
+use super::task::Ladder;
 use crate::fabric::Fabric;
 use crate::time::Instant;
 
@@ -19,8 +22,9 @@ impl Channel {
     }
 
     /// When something of it is due at the latest.
-    fn deadline(&self) -> Instant {
-        let check = self.ladder.map_or(self.next_check, |ladder| ladder.limit);
+    fn deadline(&self, task: Duration) -> Instant {
+        let climbing = |ladder: Ladder| ladder.limit.min(self.incomplete(task));
+        let check = self.ladder.map_or(self.next_check, climbing);
         let starved = self.starved.filter(|_| self.credits <= 1);
         check.min(starved.unwrap_or(NEVER)).min(self.leaving.unwrap_or(NEVER))
     }
@@ -112,7 +116,7 @@ impl<F: Fabric> Engine<F> {
         };
         for channel in self.channels.iter().flatten() {
             if channel.is_open() {
-                at = at.min(channel.deadline());
+                at = at.min(channel.deadline(self.limits.task));
             }
         }
         if self.is_pending() {

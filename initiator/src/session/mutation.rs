@@ -62,6 +62,8 @@ pub enum Mutation {
     NoTimeout,
     /// A command is taken for over when its time is, without asking the target.
     TimeoutEnds,
+    /// The SEND of a command that was answered is waited for.
+    AnsweredForEver,
     /// Any response to ABORT TASK is taken for "complete".
     AbortNotExamined,
     /// The response to LOGICAL UNIT RESET ends all commands of the channel.
@@ -133,6 +135,7 @@ impl Mutation {
         Self::SentBehindLogout,
         Self::NoTimeout,
         Self::TimeoutEnds,
+        Self::AnsweredForEver,
         Self::AbortNotExamined,
         Self::ResetEndsAll,
         Self::ResetEndsLater,

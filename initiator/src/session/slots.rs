@@ -5,6 +5,7 @@
 //! was put in error.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use super::channel::Channel;
 use super::due::NEVER;
@@ -323,7 +324,7 @@ impl Channel {
     }
 
     /// The unanswered command that is overdue for longest, and its deadline; sets the time of the next look.
-    pub(super) fn overdue(&mut self, now: Instant) -> Option<(u16, Instant)> {
+    pub(super) fn overdue(&mut self, now: Instant, task: Duration) -> Option<(u16, Instant)> {
         if self.next_check > now {
             return None;
         }
@@ -339,7 +340,7 @@ impl Channel {
                 first = Some((number, deadline));
             }
         }
-        self.next_check = first.map_or(NEVER, |(_, deadline)| deadline);
+        self.next_check = first.map_or(NEVER, |(_, deadline)| deadline).min(self.incomplete(task));
         first.filter(|(_, deadline)| *deadline <= now)
     }
 
@@ -358,6 +359,24 @@ impl Channel {
                 self.next_check = self.next_check.min(now);
             }
         }
+    }
+
+    /// By when all completions of the commands that were answered must be in: their SENDs, the closing of their windows.
+    /// Nothing else ends them; each has the time that task management would take besides its own.
+    pub(super) fn incomplete(&self, task: Duration) -> Instant {
+        if self.mutated.is(Mutation::AnsweredForEver) {
+            return NEVER;
+        }
+        let commands = self.slots[..usize::from(self.plan.commands)].iter();
+        let limits = commands.filter_map(|slot| match slot.state {
+            Slot::Command {
+                answered: true,
+                deadline,
+                ..
+            } => Some(deadline + task + task),
+            _ => None,
+        });
+        limits.min().unwrap_or(NEVER)
     }
 }
 

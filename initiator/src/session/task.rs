@@ -76,9 +76,14 @@ impl Channel {
 impl<F: Fabric> Engine<F> {
     /// Acts on commands that are overdue.
     pub(super) fn climb(&mut self, index: usize, now: Instant) {
+        let task = self.limits.task;
         while let Some(channel) = self.channels[index].as_mut().filter(|channel| channel.is_open()) {
+            if channel.next_check <= now && channel.incomplete(task) <= now {
+                let limit = self.limits.command + task + task;
+                return self.close(index, ChannelError::Incomplete(limit.as_secs()), now);
+            }
             let Some(ladder) = channel.ladder else {
-                let Some((slot, deadline)) = channel.overdue(now) else {
+                let Some((slot, deadline)) = channel.overdue(now, task) else {
                     return;
                 };
                 match self.mutated_overdue(index, slot, now) {

@@ -161,6 +161,7 @@ impl World {
                     ChannelError::Wire(_) => "channel ends: unreadable IU",
                     ChannelError::Protocol(_) => "channel ends: protocol error",
                     ChannelError::Timeout(_) => "channel ends: command neither answered nor ended",
+                    ChannelError::Incomplete(_) => "channel ends: work requests of an answered command do not complete",
                     ChannelError::TargetLogout(_) => "channel ends: target logged out",
                     ChannelError::Closed => "channel ends: closed by the control side",
                 };

@@ -25,6 +25,14 @@ impl Net {
         if Odds::hit(&mut self.rng, odds.burst) {
             self.burst(id);
         }
+        if Odds::hit(&mut self.rng, odds.unacknowledged)
+            && let Some(qp) = self.queue_pairs.get_mut(&id)
+        {
+            qp.unacknowledged = true;
+            self.tally.count("SENDs not acknowledged any more");
+            self.trace
+                .text(self.now, Some(id), "fault: SENDs are not acknowledged any more");
+        }
     }
 
     /// As many IUs at once as there are receives, or more, and maybe the end of the queue pair.

@@ -187,13 +187,11 @@ impl Leases {
         })
     }
 
-    /// A read, write or flush that has been out since before `then`.
+    /// A read, write or flush that has been out since before `then`: not answered, or its SEND not acknowledged, or its
+    /// window not closed.
     pub(super) fn older_than(&self, then: Instant) -> Option<&Lease> {
         let medium = |lease: &&Lease| matches!(lease.cdb[0], 0x28 | 0x2a | 0x35 | 0x88 | 0x8a | 0x91);
-        self.leases
-            .iter()
-            .filter(medium)
-            .find(|lease| !lease.answered && lease.at < then)
+        self.leases.iter().filter(medium).find(|lease| lease.at < then)
     }
 
     pub(super) fn is_empty(&self) -> bool {

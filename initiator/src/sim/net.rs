@@ -166,6 +166,9 @@ impl Net {
             self.within(at, Happening::Break(id, WorkError::RetryExceeded));
             return None;
         }
+        if qp.unacknowledged {
+            return Some(Upcall::Iu(id, iu));
+        }
         let ack = self.profile.ack.draw(&mut self.rng);
         let at = (self.now + ack).max(qp.acknowledged + Duration::from_nanos(1));
         qp.acknowledged = at;

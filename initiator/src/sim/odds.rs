@@ -128,6 +128,8 @@ pub struct Odds {
     pub cut: u16,
     /// Per IU to the target: the target drops the connection and says so.
     pub disconnect: u16,
+    /// Per IU to the target: no SEND is acknowledged any more, though everything gets through.
+    pub unacknowledged: u16,
     /// Per receive posted after an error: the post is refused.
     pub refuse_post: u16,
     /// Per marker: its post is refused.

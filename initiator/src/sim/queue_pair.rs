@@ -88,6 +88,8 @@ pub(super) struct SimQueuePair {
     pub(super) error: Option<(Instant, Instant)>,
     /// Nothing gets through.
     pub(super) cut: bool,
+    /// No SEND completes any more.
+    pub(super) unacknowledged: bool,
     /// The engine gave it up.
     pub(super) given_up: bool,
     /// SRP_I_LOGOUT was posted.
@@ -144,6 +146,7 @@ impl SimQueuePair {
             inbound: VecDeque::new(),
             error: None,
             cut: false,
+            unacknowledged: false,
             given_up: false,
             logged_out: false,
             unmarked: false,

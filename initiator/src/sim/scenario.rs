@@ -149,6 +149,7 @@ impl Scenario {
         }
         scenario.share(&mut Rng::with_seed(seed ^ 0x5ea7));
         scenario.delay(&mut Rng::with_seed(seed ^ 0xde1a));
+        scenario.hold_back(&mut Rng::with_seed(seed ^ 0xac4));
         if rng.bool() {
             scenario.world.exposure = Exposure::Window;
             if rng.u8(0..3) == 0 {
@@ -170,6 +171,13 @@ impl Scenario {
                 *rate = rng.u16(1..=200);
                 *span = Span::micros(0, *rng.choice(&[100, 20_000, 800_000]).unwrap_or(&100));
             }
+        }
+    }
+
+    /// Has targets answer commands without acknowledging their SENDs.
+    fn hold_back(&mut self, rng: &mut Rng) {
+        if self.odds != Odds::default() && rng.u8(0..8) == 0 {
+            self.odds.unacknowledged = rng.u16(1..=10);
         }
     }
 
