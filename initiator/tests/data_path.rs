@@ -109,7 +109,7 @@ fn requests_sent_again_do_not_wait_for_the_buffer_they_hold() {
 
 #[test]
 fn flushes_sent_again_do_not_bar_what_holds_the_buffer() {
-    // Both come back in one pass, the flush last: it stands before the read that holds the whole arena.
+    // Both come back in one pass: the flush stands before the read that holds the whole arena.
     let mut spec = WorldSpec {
         arena: 64 << 10,
         max_transfer: 64 << 10,
@@ -120,7 +120,7 @@ fn flushes_sent_again_do_not_bar_what_holds_the_buffer() {
     let mut world = World::new(spec);
     let attention = Injection::UnitAttention { asc: 0x29, ascq: 0 };
     (0..2).for_each(|_| world.fabric().target_mut().inject(lun(0), attention));
-    let first = [world.read(0, 0, 128), world.flush(0)];
+    let first = [world.flush(0), world.read(0, 0, 128)];
     run_for(&mut world, Duration::from_millis(6));
     let second = world.read(1, 0, 128);
     finish(&mut world);
@@ -267,6 +267,59 @@ fn a_unit_whose_refusals_ask_for_no_pause_is_given_up() {
     finish(&mut world);
     directed::failed(&world, &[write], BlockError::Timeout);
     assert_eq!(seconds(ended(&world, write)), 0);
+}
+
+/// Where reads and writes of a world began, in the order they were sent.
+fn sent(world: &mut World) -> Vec<u64> {
+    let trace = world.fabric().trace();
+    let commands = trace.lines().filter(|line| line.contains("-> CMD"));
+    let lbas = commands.filter_map(|line| line.split_once("lba=")?.1.split(' ').next()?.parse().ok());
+    lbas.collect()
+}
+
+#[test]
+fn what_is_sent_again_keeps_its_order() {
+    for injection in [Injection::UnitAttention { asc: 0x29, ascq: 0 }, Injection::Busy] {
+        let mut spec = spec(1);
+        // All answers are heard in one pass.
+        spec.profile.partial_polls = false;
+        spec.profile.reaction = Span::micros(5000, 5000);
+        let mut world = World::new(spec);
+        (0..4).for_each(|_| world.fabric().target_mut().inject(lun(0), injection));
+        let mut ids: Vec<_> = (0..4).map(|n| world.read(0, n * 8, 8)).collect();
+        run_for(&mut world, Duration::from_millis(6));
+        // Behind those that were there before, too.
+        ids.extend([world.read(0, 32, 8), world.read(0, 40, 8)]);
+        finish(&mut world);
+        succeeded(&world, &ids);
+        let mut sent = sent(&mut world);
+        assert_eq!(sent[..4], [0, 8, 16, 24]);
+        sent.retain(|lba| *lba < 32);
+        assert_eq!(sent[4..], [0, 8, 16, 24], "{injection:?}");
+    }
+}
+
+#[test]
+fn writes_sent_again_do_not_overtake_reads() {
+    let mut spec = limited(3);
+    spec.profile.partial_polls = false;
+    spec.profile.reaction = Span::micros(5000, 5000);
+    let mut world = World::new(spec);
+    let attention = Injection::UnitAttention { asc: 0x29, ascq: 0 };
+    (0..2).for_each(|_| world.fabric().target_mut().inject(lun(0), attention));
+    // Two at a time: the others wait, and those that are refused stand before them.
+    let ids = [
+        world.write(0, 0, 8),
+        world.read(0, 8, 8),
+        world.write(0, 16, 8),
+        world.read(0, 24, 8),
+    ];
+    finish(&mut world);
+    succeeded(&world, &ids);
+    let mut again: Vec<u64> = sent(&mut world).split_off(2);
+    again.truncate(2);
+    again.sort_unstable();
+    assert_eq!(again, [0, 8]);
 }
 
 #[test]

@@ -88,7 +88,7 @@ impl<F: Fabric> Engine<F> {
         delayed.retain(|&key| match self.requests.get(key).map(|request| request.stage) {
             Some(Stage::Delayed(at)) if at > now => true,
             Some(Stage::Delayed(_)) => {
-                self.push_waiting(key, true);
+                self.push_waiting(key);
                 false
             }
             _ => false,

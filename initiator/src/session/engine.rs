@@ -188,7 +188,11 @@ impl<F: Fabric> Engine<F> {
     #[inline(never)]
     fn wait(&mut self, key: Key, index: usize) {
         let Some(queue) = &mut self.queues[index] else { return };
-        queue.push(key, self.mutated.is(Mutation::LastInFirstOut), &mut self.requests);
+        if self.mutated.is(Mutation::LastInFirstOut) {
+            queue.put(key, &mut self.requests, true);
+        } else {
+            queue.push(key, &mut self.requests);
+        }
         queue.make_ready(index, &mut self.sessions);
         self.dirty = true;
     }
@@ -216,7 +220,7 @@ impl<F: Fabric> Engine<F> {
             deadline,
             ..Request::new(queue, lun, Purpose::Control(control), transfer)
         });
-        self.push_waiting(key, self.mutated.is(Mutation::LastInFirstOut));
+        self.push_waiting(key);
     }
 
     /// The data of a [`Event::Data`] has been taken.

@@ -136,7 +136,7 @@ impl<F: Fabric> Engine<F> {
         }
         self.detach(key);
         if !write || self.mutated.is(Mutation::ResendUnfenced) {
-            return self.push_waiting(key, true);
+            return self.push_waiting(key);
         }
         self.await_reset(key, queue, now, now);
     }
@@ -234,9 +234,9 @@ impl<F: Fabric> Engine<F> {
         let Some(place) = self.fences.iter().position(|fence| fence.sent == Some((index, tag))) else {
             return;
         };
-        for key in self.fences.swap_remove(place).writes.into_iter().rev() {
+        for key in self.fences.swap_remove(place).writes {
             if complete {
-                self.push_waiting(key, true);
+                self.push_waiting(key);
             } else {
                 self.end(key, Err(BlockError::Transport));
             }

@@ -72,7 +72,7 @@ impl<F: Fabric> Engine<F> {
         let queue = taken.queue;
         let Some(flushed) = doubtful.filter(|_| !self.mutated.is(Mutation::TakenOverUnfenced)) else {
             let (key, _) = self.requests.insert(taken);
-            return self.push_waiting(key, self.mutated.is(Mutation::LastInFirstOut));
+            return self.push_waiting(key);
         };
         if self.is_connected(queue) && self.can_reset(queue) {
             let (key, _) = self.requests.insert(taken);
@@ -117,7 +117,8 @@ impl<F: Fabric> Engine<F> {
         delayed.retain(|&key| {
             let here = self.requests.get(key).is_some_and(|request| request.queue == queue);
             if here && !self.mutated.is(Mutation::DelayedForgotten) {
-                self.part(key, None);
+                // It goes in its turn.
+                self.push_waiting(key);
             }
             !here
         });

@@ -30,6 +30,8 @@ pub enum Mutation {
     SendsNotAwaited,
     /// New requests go before older ones of their unit.
     LastInFirstOut,
+    /// What is sent again goes before all that waits.
+    LastBackFirst,
     /// A unit keeps its turn as long as it has requests.
     NoTurns,
     /// A request that is just made is started before those of other units that wait.
@@ -119,6 +121,7 @@ impl Mutation {
         Self::SecondMarkerProves,
         Self::SendsNotAwaited,
         Self::LastInFirstOut,
+        Self::LastBackFirst,
         Self::NoTurns,
         Self::PassesOver,
         Self::RetryWithoutBuffer,

@@ -89,33 +89,47 @@ impl Queue {
         self.head = next;
     }
 
-    /// Puts a request that waits at the end or in front.
+    /// Puts a new request at the end.
     #[inline(always)]
-    pub(super) fn push(&mut self, key: Key, front: bool, requests: &mut Requests) {
-        match (front, self.head) {
-            (_, None) => (self.head, self.tail) = (Some(key), key),
-            (true, head) => {
-                self.head = Some(key);
-                if let Some(request) = requests.get_mut(key) {
-                    request.next = head;
-                }
-            }
-            (false, Some(_)) => {
-                if let Some(last) = requests.get_mut(self.tail) {
-                    last.next = Some(key);
-                }
-                self.tail = key;
-            }
+    pub(super) fn push(&mut self, key: Key, requests: &mut Requests) {
+        if self.head.is_none() {
+            self.head = Some(key);
+        } else if let Some(last) = requests.get_mut(self.tail) {
+            last.next = Some(key);
+        }
+        self.tail = key;
+    }
+
+    /// Puts a request where it belongs: behind all that came earlier. With the defect, in front.
+    #[cold]
+    pub(super) fn put(&mut self, key: Key, requests: &mut Requests, in_front: bool) {
+        let order = |requests: &Requests, key| requests.get(key).map_or(0, |request| request.order);
+        let own = order(requests, key);
+        if self.head.is_none() || order(requests, self.tail) < own && !in_front {
+            return self.push(key, requests);
+        }
+        let (mut before, mut next) = (None, self.head);
+        while let Some(other) = next.filter(|&other| order(requests, other) < own && !in_front) {
+            before = next;
+            next = requests.get(other).and_then(|request| request.next);
+        }
+        if let Some(request) = requests.get_mut(key) {
+            request.next = next;
+        }
+        match before.and_then(|before| requests.get_mut(before)) {
+            Some(before) => before.next = Some(key),
+            None => self.head = Some(key),
         }
     }
 }
 
 impl<F: Fabric> Engine<F> {
-    /// Puts a request in its queue, at the end or (a retry) in front.
-    pub(super) fn push_waiting(&mut self, key: Key, front: bool) {
+    /// Puts a request in its queue: a new one at the end, one that was in it before where it was.
+    pub(super) fn push_waiting(&mut self, key: Key) {
         let Some(request) = self.requests.get_mut(key) else {
             return;
         };
+        let in_front = request.stage != Stage::Waiting && self.mutated.is(Mutation::LastBackFirst);
         request.stage = Stage::Waiting;
         request.next = None;
         let (index, deadline) = (request.queue, request.deadline);
@@ -124,7 +138,7 @@ impl<F: Fabric> Engine<F> {
             self.due = self.due.min(deadline);
         }
         let Some(queue) = &mut self.queues[index] else { return };
-        queue.push(key, front, &mut self.requests);
+        queue.put(key, &mut self.requests, in_front);
         queue.make_ready(index, &mut self.sessions);
         self.dirty = true;
     }
@@ -149,7 +163,7 @@ impl<F: Fabric> Engine<F> {
             let chosen = self.requests.get(key).is_some_and(&chosen);
             if chosen { &mut taken } else { &mut kept }.push(key);
         }
-        kept.into_iter().for_each(|key| self.push_waiting(key, false));
+        kept.into_iter().for_each(|key| self.push_waiting(key));
         taken
     }
 

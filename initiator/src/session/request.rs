@@ -126,6 +126,8 @@ pub(super) struct Request {
     pub(super) stage: Stage,
     /// Index into the engine's queues.
     pub(super) queue: usize,
+    /// How many the engine had taken before it: what is put back into its queue goes before what came later.
+    pub(super) order: u64,
     /// Next in the same queue.
     pub(super) next: Option<Key>,
     /// The channel whose arena the extent is of, and which it was or will be sent on.
@@ -170,6 +172,7 @@ impl Request {
             transfer,
             stage: Stage::Waiting,
             queue,
+            order: 0,
             next: None,
             channel: None,
             slot: 0,
@@ -221,11 +224,18 @@ pub(super) type Key = u32;
 pub(super) struct Requests {
     entries: Vec<Option<Request>>,
     free: Vec<Key>,
+    /// How many there have been.
+    taken: u64,
 }
 
 impl Requests {
     #[inline(always)]
     pub(super) fn insert(&mut self, request: Request) -> (Key, &mut Request) {
+        self.taken += 1;
+        let request = Request {
+            order: self.taken,
+            ..request
+        };
         let key = self.free.pop().unwrap_or_else(|| self.grow());
         // Asked for so that nothing is dropped, and the request written where it stays.
         let Some(entry @ None) = self.entries.get_mut(key as usize) else {

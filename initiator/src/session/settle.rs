@@ -144,7 +144,7 @@ impl<F: Fabric> Engine<F> {
             return;
         };
         if at_once {
-            return self.push_waiting(key, true);
+            return self.push_waiting(key);
         }
         request.stage = Stage::Delayed(backoff);
         self.due = ALWAYS;
@@ -352,10 +352,25 @@ impl<F: Fabric> Engine<F> {
         }
     }
 
+    /// The slots of a channel that have commands, in the order of their requests: that is how they are handed over.
+    fn commands_in_order(&self, index: usize) -> Vec<u16> {
+        let Some(channel) = &self.channels[index] else {
+            return Vec::new();
+        };
+        let order = |slot: &u16| match channel.slots[usize::from(*slot)].state {
+            Slot::Command { request, .. } => self.requests.get(request).map(|request| request.order),
+            _ => None,
+        };
+        let mut slots: Vec<u16> = (0..channel.plan.commands)
+            .filter(|slot| order(slot).is_some())
+            .collect();
+        slots.sort_by_key(order);
+        slots
+    }
+
     #[cold]
     fn settle_quiet(&mut self, index: usize, now: Instant) {
-        let commands = self.channels[index].as_ref().map_or(0, |channel| channel.plan.commands);
-        for slot in 0..commands {
+        for slot in self.commands_in_order(index) {
             let Some(channel) = &mut self.channels[index] else {
                 return;
             };

@@ -213,12 +213,12 @@ impl<F: Fabric> Engine<F> {
         channel.unclaim(request.slot);
         self.came_back(key);
         if serving && ok {
-            return self.push_waiting(key, true);
+            return self.push_waiting(key);
         }
         let removed = self.queues[queue].as_ref().is_none_or(|queue| queue.removed);
         if ok && !removed && (self.is_connected(queue) || self.may_part(key)) {
             self.detach(key);
-            self.push_waiting(key, true);
+            self.push_waiting(key);
             return self.settle(index, now);
         }
         let why = if ok { BlockError::Transport } else { BlockError::Io };

@@ -171,7 +171,7 @@ impl Client {
         if pending.at != Some(reactor) {
             fabric.net.broken(rule::ONCE, strayed(reactor, id));
         }
-        if let Err(what) = self.order.supplied(reactor, pending.lun, id) {
+        if let Err(what) = self.order.supplied(reactor, pending.lun, id, fabric.net.now) {
             fabric.net.broken(rule::ORDER, what);
         }
     }

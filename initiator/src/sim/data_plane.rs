@@ -2,8 +2,10 @@
 
 use crate::fabric::{Completion, Extent, Fabric, QueuePairId, RemoteAccess, WorkError, WorkKind};
 use crate::scsi::cdb::Operation;
+use crate::scsi::outcome::{self, Verdict};
+use crate::scsi::sense::Sense;
 use crate::session::Fence;
-use crate::wire::{Data, FromInitiator, FromTarget, MemoryDescriptor, TaskFunction, opcode};
+use crate::wire::{Data, FromInitiator, FromTarget, MemoryDescriptor, Response, TaskFunction, opcode};
 
 use super::check::rule;
 use super::fabric::SimFabric;
@@ -125,6 +127,9 @@ impl SimFabric {
                 self.net.tally.heard(&iu, &qp.leases);
                 let delta = match FromTarget::parse(&iu) {
                     Ok(FromTarget::Response(response)) => {
+                        if let (Some(lease), Some(at_once)) = (qp.leases.sent_with(response.tag), again(&response)) {
+                            self.net.refusals.push((completion.qp, lease.lun, lease.cdb, at_once));
+                        }
                         qp.leases.answered(response.tag, response.response_code);
                         response.request_limit_delta
                     }
@@ -164,6 +169,20 @@ impl SimFabric {
             let what = format!("described {extent:?}, which is not in an arena");
             self.net.broken(rule::DMA, what);
         }
+    }
+}
+
+/// Whether a command is to be sent again, and then at once.
+fn again(response: &Response<'_>) -> Option<bool> {
+    let residual = response.data_in_residual.or(response.data_out_residual);
+    if residual.is_some() || response.response_code.is_some_and(|code| code != 0) {
+        return None;
+    }
+    let sense = response.sense.and_then(|bytes| Sense::parse(bytes).ok());
+    match outcome::judge(response.status, sense.as_ref(), 0) {
+        Verdict::RetryNow(_) => Some(true),
+        Verdict::RetryAfterBackoff(_) => Some(false),
+        _ => None,
     }
 }
 

@@ -42,6 +42,7 @@ impl SimFabric {
         net.finished.clear();
         net.notices.clear();
         net.posts.clear();
+        net.refusals.clear();
         net.tally.count("daemon dies");
         net.trace.text(net.now, None, "the daemon dies");
     }

@@ -6,6 +6,7 @@ use super::world::{Errand, SLACK, World};
 use crate::fabric::{Extent, Fabric, QueuePairId};
 use crate::scsi::{BlockError, Lun};
 use crate::session::{BlockResult, ChannelError, Event, LunKey, RequestId};
+use crate::time::Instant;
 
 impl World {
     pub(super) fn run(&mut self, errand: Errand) {
@@ -59,13 +60,16 @@ impl World {
 
     /// Looks at everything a call may have changed.
     pub(super) fn after_call(&mut self) {
+        self.watch_refusals();
         for reactor in 0..self.reactors.count() {
             while let Some(event) = self.reactors.at(reactor).next_event() {
                 self.heard(reactor, event);
             }
         }
         self.watch_posts();
-        self.client.order.batch_over();
+        if let Err(what) = self.client.order.batch_over(self.now) {
+            self.broken(rule::ORDER, what);
+        }
         while let Some(qp) = self.fabric().next_notice() {
             self.close_channel(qp);
         }
@@ -75,6 +79,20 @@ impl World {
             }
         }
         self.watch_time();
+    }
+
+    /// What the engine heard of goes back to its queues before anything is posted.
+    fn watch_refusals(&mut self) {
+        for (qp, lun, cdb, at_once) in std::mem::take(&mut self.fabric().net.refusals) {
+            let from = match at_once {
+                true => Instant::default(),
+                false => self.now + self.spec.limits.backoff,
+            };
+            let reactor = self.owner(qp);
+            if let Some((lba, read)) = block_command(&cdb) {
+                self.client.order.refused(reactor, lun, lba, read, from);
+            }
+        }
     }
 
     fn watch_posts(&mut self) {
@@ -93,10 +111,10 @@ impl World {
                 self.client.order.turn(*reactor, Lun::from_index(*number).0);
             }
             self.client.order.turn(reactor, lun);
-            let (true, Some((lba, _))) = (matches!(cdb[0], 0x28 | 0x88), super::target::extent_of(&cdb)) else {
+            let Some((lba, read)) = block_command(&cdb) else {
                 continue;
             };
-            let (order, fairness) = self.client.order.posted(reactor, lun, lba);
+            let (order, fairness) = self.client.order.posted(reactor, lun, lba, read, self.now);
             if let Err(what) = order {
                 self.broken(rule::ORDER, what);
             }
@@ -184,6 +202,17 @@ impl World {
         let dead = self.sessions[session as usize].dead.clone();
         self.client.done(self.reactors.fabric(), id, result, dead);
     }
+}
+
+/// Where a read or a write begins, and whether it is a read.
+fn block_command(cdb: &[u8; 16]) -> Option<(u64, bool)> {
+    let read = match cdb[0] {
+        0x28 | 0x88 => true,
+        0x2a | 0x8a => false,
+        _ => return None,
+    };
+    let (lba, _) = super::target::extent_of(cdb)?;
+    Some((lba, read))
 }
 
 const fn request_failed(error: BlockError) -> &'static str {

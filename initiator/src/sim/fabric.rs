@@ -67,6 +67,7 @@ impl SimFabric {
             heard: Instant::default(),
             notices: VecDeque::new(),
             posts: Vec::new(),
+            refusals: Vec::new(),
             checks: Checks::default(),
             trace: Trace::new(TRACE),
             tally: Tally::default(),

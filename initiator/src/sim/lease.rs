@@ -100,6 +100,12 @@ impl Leases {
         self.leases.iter().any(|lease| lease.tag == tag && !lease.sent)
     }
 
+    /// The lease of a command of which the engine is to hear nothing but the answer.
+    pub(super) fn sent_with(&self, tag: u64) -> Option<&Lease> {
+        let waits = |lease: &&Lease| lease.tag == tag && lease.sent && !lease.answered && !lease.window;
+        self.leases.iter().find(waits)
+    }
+
     /// The engine was told that the SEND of a slot is over.
     pub(super) fn sent(&mut self, slot: u16) {
         for lease in &mut self.leases {

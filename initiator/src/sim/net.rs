@@ -86,6 +86,8 @@ pub(super) struct Net {
     pub(super) notices: VecDeque<QueuePairId>,
     /// Commands posted since the last look: queue pair, logical unit and CDB.
     pub(super) posts: Vec<(QueuePairId, u64, [u8; 16])>,
+    /// Commands the engine heard since the last look that it is to send again: the same, and whether at once.
+    pub(super) refusals: Vec<(QueuePairId, u64, [u8; 16], bool)>,
     pub(super) checks: Checks,
     pub(super) trace: Trace,
     pub(super) tally: Tally,
