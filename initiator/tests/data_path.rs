@@ -93,6 +93,59 @@ fn requests_wait_for_buffers() {
 }
 
 #[test]
+fn a_full_arena_is_no_matter_of_the_other_direction() {
+    for write in [false, true] {
+        let ask = |world: &mut World, write: bool, disk, lba, blocks| match write {
+            true => world.write(disk, lba, blocks),
+            false => world.read(disk, lba, blocks),
+        };
+        let mut world = World::new(WorldSpec {
+            arena: 128 << 10,
+            max_transfer: 64 << 10,
+            ..spec(4)
+        });
+        let slow = Injection::Slow(Duration::from_secs(20));
+        (0..2).for_each(|_| world.fabric().target_mut().inject(lun(0), slow));
+        let held = [ask(&mut world, write, 0, 0, 128), ask(&mut world, write, 0, 128, 8)];
+        run_for(&mut world, Duration::from_millis(2));
+        let long = ask(&mut world, write, 1, 0, 128);
+        let other_way = ask(&mut world, !write, 2, 0, 8);
+        // There is room for it, and it came later.
+        let short = ask(&mut world, write, 3, 0, 8);
+        finish(&mut world);
+        succeeded(&world, &held);
+        succeeded(&world, &[long, other_way, short]);
+        assert_eq!(seconds(ended(&world, other_way)), 0, "write: {write}");
+        assert!(seconds(ended(&world, long)) >= 20 && seconds(ended(&world, short)) >= 20);
+    }
+}
+
+#[test]
+fn those_that_pass_do_not_take_the_turn_of_one_that_waits_for_a_buffer() {
+    // Two commands at a time. The second read waits for the buffer of the first, while writes use what credit there is.
+    let mut spec = WorldSpec {
+        arena: 64 << 10,
+        max_transfer: 64 << 10,
+        ..spec(3)
+    };
+    spec.target.request_limit = 3;
+    let mut world = World::new(spec);
+    let target = world.fabric().target_mut();
+    target.inject(lun(0), Injection::Slow(Duration::from_secs(1)));
+    let slow = Injection::Slow(Duration::from_millis(10));
+    (0..200).for_each(|_| target.inject(lun(2), slow));
+    let reads = [world.read(0, 0, 128), world.read(1, 0, 128)];
+    let writes: Vec<_> = (0..200).map(|n| world.write(2, n * 8, 8)).collect();
+    finish(&mut world);
+    succeeded(&world, &reads);
+    succeeded(&world, &writes);
+    let [first, second] = reads.map(|id| ended(&world, id).as_nanos() / 1_000_000);
+    assert!(second < first + 50, "{first} ms, {second} ms");
+    let passed = writes.iter().filter(|id| ended(&world, **id) < ended(&world, reads[0]));
+    assert!(passed.count() > 50);
+}
+
+#[test]
 fn requests_sent_again_do_not_wait_for_the_buffer_they_hold() {
     // The refused read holds the whole arena; the other unit's read is in front of it.
     let mut world = World::new(WorldSpec {

@@ -24,6 +24,7 @@ mod request;
 mod roster;
 mod scattered;
 mod settle;
+mod short;
 mod slots;
 mod start;
 mod task;

@@ -8,6 +8,7 @@ use super::failover::detach;
 use super::mutation::Mutation;
 use super::request::{BlockOperation, BlockRequest, Key, Request, Requests, Stage};
 use super::roster::SessionState;
+use super::short::Short;
 use super::start::{Start, Transfer};
 use crate::fabric::Fabric;
 use crate::scsi::{BlockError, Lun};
@@ -206,23 +207,27 @@ impl<F: Fabric> Engine<F> {
 
     #[inline(never)]
     fn dispatch_session(&mut self, index: usize, now: Instant) {
+        let mut short = Short::default();
         loop {
-            match self.take_turns(index, now) {
-                Halt::Wait => return,
+            match self.take_turns(index, short, now) {
+                Halt::Wait if short.is_none() => return,
+                Halt::Wait => {
+                    let freed = self.free_waiting(index, short);
+                    self.line_up(index);
+                    if !freed {
+                        return;
+                    }
+                    short = Short::default();
+                }
                 Halt::NoChannel(queue) => self.part_with(queue),
                 Halt::Refused(queue) => self.refuse(queue),
                 Halt::Unsendable(key) => self.unsendable(key),
-                Halt::NoBuffer => {
-                    // What holds a buffer already, to be sent again, must not wait behind what needs one.
-                    let place = self.content(index);
-                    if self.mutated.is(Mutation::HoldersInLine) {
-                        return;
-                    }
-                    if let Some(place) = place {
-                        self.bring_forward(index, place);
-                    } else if !self.free_waiting(index) {
-                        return;
-                    }
+                Halt::NoBuffer(_) if self.mutated.is(Mutation::HoldersInLine) => return,
+                Halt::NoBuffer(transfer) => {
+                    // Only those that need one of the same arena wait with it: not what holds one already, to be sent
+                    // again, nor what goes the other way.
+                    short.add(transfer);
+                    self.step_aside(index);
                 }
             }
         }
@@ -230,7 +235,7 @@ impl<F: Fabric> Engine<F> {
 
     /// Starts requests of a session, each logical unit in its turn, until something is in the way.
     #[inline(always)]
-    fn take_turns(&mut self, index: usize, now: Instant) -> Halt {
+    fn take_turns(&mut self, index: usize, short: Short, now: Instant) -> Halt {
         let Some(session) = &mut self.sessions[index] else {
             return Halt::Wait;
         };
@@ -254,6 +259,9 @@ impl<F: Fabric> Engine<F> {
             let Some(request) = self.requests.get_mut(key) else {
                 return Halt::Wait;
             };
+            if request.extent.is_none() && short.is_of(request.transfer) {
+                return Halt::NoBuffer(request.transfer);
+            }
             let mut bound = None;
             if let (Some(_), Some(index)) = (request.extent, request.channel) {
                 let forever = self.mutated.is(Mutation::BoundForEver);
@@ -299,63 +307,17 @@ impl<F: Fabric> Engine<F> {
                     return Halt::Unsendable(key);
                 }
                 Started::Refused => return Halt::Refused(front),
-                Started::NoBuffer => return Halt::NoBuffer,
+                Started::NoBuffer => return Halt::NoBuffer(request.transfer),
                 Started::Wait => return Halt::Wait,
             }
         }
         Halt::Wait
     }
 
-    fn has_room(&self, channel: usize) -> bool {
-        self.channels[channel].as_ref().is_some_and(Channel::has_room)
-    }
-
     /// Whether a session has requests that wait for their turn.
     pub(super) fn is_waiting(&self, session: usize) -> bool {
         let ready = self.sessions[session].as_ref().map(|session| &session.ready);
         ready.is_some_and(|ready| ready.iter().any(|&queue| self.head(queue).is_some()))
-    }
-
-    /// The place in the ring, behind the front, of a queue whose first request needs no further buffer and can be sent.
-    fn content(&self, session: usize) -> Option<usize> {
-        let state = self.sessions[session].as_ref()?;
-        let content = |queue: usize| {
-            let request = self.head(queue).and_then(|key| self.requests.get(key));
-            request.is_some_and(|request| match (request.extent, request.channel) {
-                (Some(_), Some(index)) => self.has_room(index),
-                _ => request.transfer == Transfer::None && state.channels.iter().any(|&index| self.has_room(index)),
-            })
-        };
-        (1..state.ready.len()).find(|&place| content(state.ready[place]))
-    }
-
-    fn bring_forward(&mut self, session: usize, place: usize) {
-        if let Some(session) = &mut self.sessions[session]
-            && let Some(queue) = session.ready.remove(place)
-        {
-            session.ready.push_front(queue);
-        }
-    }
-
-    /// Takes the buffers of requests that cannot use them, as they stand behind others in their queues or rest after an
-    /// answer of BUSY or TASK SET FULL; false when there are none.
-    fn free_waiting(&mut self, session: usize) -> bool {
-        let of_session = |queue: usize| {
-            self.queues[queue]
-                .as_ref()
-                .is_some_and(|queue| queue.session == session)
-        };
-        let holders: Vec<Key> = self
-            .requests
-            .iter()
-            .filter(|(_, request)| {
-                matches!(request.stage, Stage::Waiting | Stage::Delayed(_)) && request.extent.is_some()
-            })
-            .filter(|(_, request)| of_session(request.queue))
-            .map(|(key, _)| key)
-            .collect();
-        holders.iter().for_each(|&key| self.detach(key));
-        !holders.is_empty()
     }
 }
 
@@ -417,8 +379,8 @@ pub(super) enum Started {
 enum Halt {
     /// None waits, or credit or slot is short.
     Wait,
-    /// The arena has no room for the one in front.
-    NoBuffer,
+    /// The arena has no room for the one in front, whose data goes this way.
+    NoBuffer(Transfer),
     /// The session of the queue in front has no channel here.
     NoChannel(usize),
     /// The request in front of a queue is longer than any may be.

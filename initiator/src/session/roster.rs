@@ -34,6 +34,8 @@ pub(super) struct SessionState {
     pub(super) turn: usize,
     /// Queues with something waiting, served in turn.
     pub(super) ready: VecDeque<usize>,
+    /// In a pass: those in front of them that wait for a buffer.
+    pub(super) aside: Vec<usize>,
     /// The queue of control requests.
     pub(super) control: usize,
     /// Queues of this session, the control queue among them.
@@ -73,6 +75,7 @@ impl<F: Fabric> Engine<F> {
         if let Some(session) = &mut self.sessions[session] {
             session.queues.push(queue);
             session.ready.reserve(session.queues.len());
+            session.aside.reserve(session.queues.len());
         }
     }
 
