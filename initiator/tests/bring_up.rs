@@ -103,7 +103,13 @@ fn parameters() -> LoginParameters {
 
 fn log_in(fabric: &mut SimFabric, parameters: &LoginParameters, multi: MultiChannel) -> LoginResponse {
     let connect = fabric
-        .connect(&parameters.request(multi).encode(), 8, 1 << 16, Exposure::Pool)
+        .connect(
+            &parameters.request(multi).encode(),
+            8,
+            u32::MAX,
+            1 << 16,
+            Exposure::Pool,
+        )
         .expect("admitted");
     parameters.accept(&connect.private_data).expect("usable");
     SimFabric::response_of(&connect).expect("a response")
@@ -146,7 +152,9 @@ fn logins_are_refused_for_the_reasons_the_standard_has() {
         change(&mut profile);
         let mut fabric = SimFabric::new(1, Profile::default(), profile);
         let login = parameters.request(multi).encode();
-        let refusal = fabric.connect(&login, 8, 1 << 16, Exposure::Pool).expect_err("refused");
+        let refusal = fabric
+            .connect(&login, 8, u32::MAX, 1 << 16, Exposure::Pool)
+            .expect_err("refused");
         reject_reason(&refusal.private_data).expect("a reject")
     };
     let single = MultiChannel::Single;

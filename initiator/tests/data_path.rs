@@ -613,6 +613,35 @@ fn what_no_free_block_holds_goes_in_pieces() {
 }
 
 #[test]
+fn data_is_in_no_more_pieces_than_a_send_slot_describes() {
+    // Of 128 blocks of 8 KiB every other one is free: 512 KiB in 64 pieces, of which a slot of 512 bytes holds 27.
+    for (send_slot, waits) in [(u32::MAX, false), (512, true)] {
+        let mut spec = WorldSpec {
+            arena: 1 << 20,
+            max_transfer: 1 << 20,
+            queue_size: 200,
+            descriptors: 255,
+            send_slot,
+            ..spec(2)
+        };
+        spec.target.request_limit = 200;
+        let mut world = World::new(spec);
+        for number in 0..128 {
+            let slow = Injection::Slow(Duration::from_secs(20 * (number % 2)));
+            world.fabric().target_mut().inject(lun(0), slow);
+        }
+        let small: Vec<_> = (0..128).map(|n| world.read(0, n * 16, 16)).collect();
+        run_for(&mut world, Duration::from_millis(100));
+        let large = world.read(1, 0, 1024);
+        finish(&mut world);
+        succeeded(&world, &small);
+        succeeded(&world, &[large]);
+        assert_eq!(seconds(ended(&world, large)) >= 20, waits, "{send_slot} bytes");
+        assert!(waits || world.fabric().tally().of("data in several pieces") == 1);
+    }
+}
+
+#[test]
 fn where_pieces_are_not_wanted_it_waits() {
     let (mut world, ids) = crowded(1);
     for id in ids {

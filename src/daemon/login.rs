@@ -30,9 +30,6 @@ const LOGIN_LIMIT: Duration = Duration::from_secs(15);
 /// 4.096 us x 2^14 = 67 ms: with 8 tries a dead path shows within some seconds.
 const ACK_TIMEOUT: u8 = 14;
 
-/// Bytes of a send slot: more than any IU of ours has, without the data behind it.
-const IU_SLOT: u32 = 512;
-
 /// What all channels of a session share.
 #[derive(Clone)]
 pub(crate) struct SessionGround {
@@ -208,6 +205,7 @@ impl Resolved {
             windows,
             ours_to_establish,
             granted,
+            send_slot: parameters.send_slot_len(&granted),
             reactor,
         })
     }
@@ -221,6 +219,8 @@ pub(crate) struct Accepted {
     windows: Vec<MemoryWindow>,
     ours_to_establish: bool,
     granted: Granted,
+    /// Bytes of a send slot.
+    send_slot: u32,
     reactor: Reactor,
 }
 
@@ -239,6 +239,7 @@ impl Accepted {
             mut windows,
             ours_to_establish,
             granted,
+            send_slot,
             reactor,
         } = self;
         let (read_access, write_access) = match ground.exposure {
@@ -247,8 +248,7 @@ impl Accepted {
         };
         let plan = SlotPlan::new(granted.request_limit, ground.queue_size);
         // Immediate data is sent from its buffer, behind the IU in its slot.
-        let send_len = granted.max_it_iu_len.min(IU_SLOT);
-        let sends = IuRing::new(&domain, plan.sends, send_len)?;
+        let sends = IuRing::new(&domain, plan.sends, send_slot)?;
         let receives = IuRing::new(&domain, plan.receives, granted.max_ti_iu_len)?;
         let len = ground.arena_len;
         windows.truncate(plan.commands.into());

@@ -46,7 +46,7 @@ pub struct TargetOptions {
     pub max_it_iu_size: Option<u32>,
     /// `ch_count`: channels, at least 1.
     pub ch_count: Option<u32>,
-    /// `cmd_sg_entries`: descriptors in a command IU, 1 to 255. Of no use outside the kernel.
+    /// `cmd_sg_entries`: descriptors in a command IU, 1 to 255: the pieces that the data of a request may be in.
     pub cmd_sg_entries: Option<u8>,
     /// `allow_ext_sg`: descriptors outside the command IU. Of no use outside the kernel.
     pub allow_ext_sg: Option<bool>,
@@ -130,7 +130,6 @@ impl TargetOptions {
     #[must_use]
     pub fn ignored_options(&self) -> Vec<&'static str> {
         let given = [
-            ("cmd_sg_entries", self.cmd_sg_entries.is_some()),
             ("allow_ext_sg", self.allow_ext_sg.is_some()),
             ("sg_tablesize", self.sg_tablesize.is_some()),
             ("comp_vector", self.comp_vector.is_some()),

@@ -58,7 +58,7 @@ fn every_key() {
     assert_eq!(target.logout, Some(Logout::Iu));
     assert_eq!(
         target.ignored_options(),
-        ["cmd_sg_entries", "allow_ext_sg", "sg_tablesize", "comp_vector"]
+        ["allow_ext_sg", "sg_tablesize", "comp_vector"]
     );
     assert!(parse(LINE).unwrap().ignored_options().is_empty());
 }

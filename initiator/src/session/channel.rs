@@ -36,18 +36,18 @@ pub struct ChannelSetup {
     pub exposure: Exposure,
     /// The longest data buffer of one command.
     pub max_transfer: u32,
-    /// How many pieces of an arena a command's data may be in, as far as its IU has room (`cmd_sg_entries`). 1 where the
-    /// caller takes an extent for contiguous.
+    /// How many pieces of an arena a command's data may be in, as far as its IU and its send slot have room
+    /// (`cmd_sg_entries`). 1 where the caller takes an extent for contiguous.
     pub descriptors: u16,
     /// Whether logical units may be reset: before a write of unknown fate is sent again, and when they do not answer.
     pub fence: Fence,
 }
 
 impl ChannelSetup {
-    /// A window is open on one piece.
-    fn pieces(&self) -> usize {
-        let room =
-            (self.granted.max_it_iu_len as usize).saturating_sub(Command::INDIRECT_LEN) / Command::DESCRIPTOR_LEN;
+    /// A command's IU is no longer than the target takes, nor than its slot. A window is open on one piece.
+    fn pieces(&self, send_slot: usize) -> usize {
+        let longest = send_slot.min(self.granted.max_it_iu_len as usize);
+        let room = longest.saturating_sub(Command::INDIRECT_LEN) / Command::DESCRIPTOR_LEN;
         match self.exposure {
             Exposure::Pool => room.min(self.descriptors.into()),
             Exposure::Window => 1,
@@ -144,7 +144,8 @@ pub(super) enum AnswerKind {
 }
 
 impl Channel {
-    pub(super) fn new(setup: &ChannelSetup, session_index: usize, mutated: Mutated) -> Self {
+    /// With send slots of so many bytes.
+    pub(super) fn new(setup: &ChannelSetup, send_slot: usize, session_index: usize, mutated: Mutated) -> Self {
         let plan = setup.plan;
         Self {
             qp: setup.qp,
@@ -169,7 +170,7 @@ impl Channel {
             immediate_data: setup.granted.immediate_data,
             exposure: setup.exposure,
             max_transfer: setup.max_transfer,
-            pieces: setup.pieces(),
+            pieces: setup.pieces(send_slot),
             in_pieces: 0,
             serving: true,
             closing: None,
@@ -263,6 +264,7 @@ mod tests {
                 descriptors: 12,
                 fence: Fence::LunReset,
             },
+            276,
             0,
             Mutated::default(),
         )

@@ -35,10 +35,21 @@ pub struct LoginParameters {
 }
 
 impl LoginParameters {
+    /// Bytes of a command IU with as many descriptors as are wanted.
+    fn described_len(&self) -> u32 {
+        COMMAND_HEADER + 16 * u32::from(self.descriptors)
+    }
+
+    /// Bytes a send slot needs for IUs of at most the length that was granted. Data within a command is not in its slot.
+    #[must_use]
+    pub fn send_slot_len(&self, granted: &Granted) -> u32 {
+        granted.max_it_iu_len.min(self.described_len())
+    }
+
     /// The length of command IUs to ask for.
     #[must_use]
     pub fn requested_iu_len(&self) -> u32 {
-        let described = COMMAND_HEADER + 16 * u32::from(self.descriptors);
+        let described = self.described_len();
         let immediate = match self.immediate_data {
             0 => 0,
             len => IMMEDIATE_DATA_OFFSET as u32 + len,
@@ -233,6 +244,21 @@ mod tests {
         assert_eq!(p.requested_iu_len(), 4164);
         p.max_it_iu_len = Some(996);
         assert_eq!(p.requested_iu_len(), 996);
+    }
+
+    #[test]
+    fn send_slots_hold_what_is_wanted_and_granted() {
+        for (descriptors, granted, len) in [(12, 8260, 276), (255, 8260, 4164), (255, 996, 996), (1, 64, 64)] {
+            let p = LoginParameters {
+                descriptors,
+                ..parameters()
+            };
+            let granted = Granted {
+                max_it_iu_len: granted,
+                ..p.accept(&response().encode()).expect("valid")
+            };
+            assert_eq!(p.send_slot_len(&granted), len);
+        }
     }
 
     #[test]

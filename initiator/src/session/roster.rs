@@ -48,7 +48,9 @@ impl<F: Fabric> Engine<F> {
     /// Takes a logged-in queue pair into service and posts its receives.
     pub fn add_channel(&mut self, setup: &ChannelSetup) {
         let session = self.session(setup.session);
-        let index = vacant(&mut self.channels, Channel::new(setup, session, self.mutated));
+        let send_slot = self.fabric.send_slot(setup.qp, 0).len();
+        let channel = Channel::new(setup, send_slot, session, self.mutated);
+        let index = vacant(&mut self.channels, channel);
         self.by_qp.insert(setup.qp, index);
         if let Some(session) = &mut self.sessions[session] {
             session.channels.push(index);

@@ -109,7 +109,7 @@ impl World {
         let (queue_size, arena, exposure) = (self.spec.queue_size, self.spec.arena, self.spec.exposure);
         // The queue pair is that of whom the fabric is with.
         let fabric = self.reactors.at(reactor).fabric_mut().fabric_mut();
-        let connect = match fabric.connect(&login, queue_size, arena, exposure) {
+        let connect = match fabric.connect(&login, queue_size, self.spec.send_slot, arena, exposure) {
             Ok(connect) => connect,
             Err(refusal) => {
                 // Whatever came as a reason can be read, or is said to be unreadable.

@@ -96,8 +96,8 @@ impl SimFabric {
         self.net.odds = odds;
     }
 
-    /// Connects with a login request (its 64-byte form); `arena` is the length of each data arena, and `exposure` how
-    /// the target reaches them.
+    /// Connects with a login request (its 64-byte form); `send_slot` is the length of a send slot, as far as the target
+    /// takes IUs that long, `arena` that of each data arena, and `exposure` how the target reaches them.
     ///
     /// # Errors
     /// When the target refuses.
@@ -105,6 +105,7 @@ impl SimFabric {
         &mut self,
         login: &[u8],
         queue_size: u16,
+        send_slot: u32,
         arena: u32,
         exposure: Exposure,
     ) -> Result<Connect, Refusal> {
@@ -123,7 +124,7 @@ impl SimFabric {
         let requested = LoginRequest::parse(login).map_or(u32::MAX, |login| login.max_it_iu_len);
         let sizes = Sizes {
             plan,
-            send_slot: response.max_it_iu_len.min(requested) as usize,
+            send_slot: response.max_it_iu_len.min(requested).min(send_slot) as usize,
             receive_slot: self.target.profile().max_response_len as usize,
             arena,
             credits: response.request_limit_delta,

@@ -110,6 +110,7 @@ impl Scenario {
             target,
             limits: Limits::default(),
             queue_size: *rng.choice(&[1, 4, 32]).unwrap_or(&32),
+            send_slot: u32::MAX,
             arena: max_transfer * rng.u32(1..=4),
             exposure: Exposure::Pool,
             max_transfer,
@@ -149,6 +150,7 @@ impl Scenario {
         }
         scenario.share(&mut Rng::with_seed(seed ^ 0x5ea7));
         scenario.delay(&mut Rng::with_seed(seed ^ 0xde1a));
+        scenario.shorten(&mut Rng::with_seed(seed ^ 0x510f));
         scenario.hold_back(&mut Rng::with_seed(seed ^ 0xac4));
         if rng.bool() {
             scenario.world.exposure = Exposure::Window;
@@ -171,6 +173,14 @@ impl Scenario {
                 *rate = rng.u16(1..=200);
                 *span = Span::micros(0, *rng.choice(&[100, 20_000, 800_000]).unwrap_or(&100));
             }
+        }
+    }
+
+    /// Has send slots hold less than the target takes.
+    fn shorten(&mut self, rng: &mut Rng) {
+        if rng.u8(0..4) == 0 {
+            self.world.descriptors = 255;
+            self.world.send_slot = *rng.choice(&[100, 132, 196, 512]).unwrap_or(&512);
         }
     }
 

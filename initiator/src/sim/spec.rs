@@ -31,6 +31,8 @@ pub struct WorldSpec {
     pub limits: Limits,
     /// Commands wished for per channel.
     pub queue_size: u16,
+    /// Bytes of a send slot at most: what is shorter than the longest IU holds fewer descriptors.
+    pub send_slot: u32,
     /// Bytes of each data arena.
     pub arena: u32,
     /// How the target reaches them.
@@ -68,6 +70,7 @@ impl Default for WorldSpec {
             target: TargetProfile::default(),
             limits: Limits::default(),
             queue_size: 32,
+            send_slot: u32::MAX,
             arena: 1 << 20,
             exposure: Exposure::Pool,
             max_transfer: 256 << 10,
