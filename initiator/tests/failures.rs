@@ -155,7 +155,7 @@ fn a_refused_marker_is_no_proof() {
 #[test]
 fn a_marker_that_an_iu_took_is_no_proof() {
     let mut taken = 0;
-    for seed in 1..=20 {
+    for seed in 1..=60 {
         let mut spec = spec(1);
         spec.seed = seed;
         spec.profile.drain = Span::micros(0, 100_000);

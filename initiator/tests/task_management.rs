@@ -236,6 +236,22 @@ fn a_control_command_is_reported_at_its_limit() {
 }
 
 #[test]
+fn everybody_is_told_in_time_whichever_command_the_ladder_is_about() {
+    let mut world = World::new(spec(1));
+    world.fabric().target_mut().hang_control(4);
+    (0..2).for_each(|_| world.fabric().target_mut().arrange(Function::Silent { done: false }));
+    let ids = [3, 4, 8, 16].map(|limit| {
+        let id = world.control(0, 0, Cdb::inquiry(96), 96, Duration::from_secs(limit));
+        (id, limit)
+    });
+    finish(&mut world);
+    for (id, limit) in ids {
+        assert_eq!(outcome(&world, id), Outcome::Reply(Err(BlockError::Timeout)));
+        assert_eq!(seconds(ended(&world, id)), limit);
+    }
+}
+
+#[test]
 fn complete_is_proof_also_when_it_comes_late() {
     let mut world = World::new(spec(1));
     stuck(&mut world, 1);

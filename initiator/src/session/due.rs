@@ -23,7 +23,10 @@ impl Channel {
 
     /// When something of it is due at the latest.
     fn deadline(&self, task: Duration) -> Instant {
-        let climbing = |ladder: Ladder| ladder.limit.min(self.incomplete(task));
+        let climbing = |ladder: Ladder| {
+            let told = self.next_limit(ladder.told);
+            ladder.limit.min(told).min(self.incomplete(task))
+        };
         let check = self.ladder.map_or(self.next_check, climbing);
         let starved = self.starved.filter(|_| self.credits <= 1);
         check.min(starved.unwrap_or(NEVER)).min(self.leaving.unwrap_or(NEVER))

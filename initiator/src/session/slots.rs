@@ -344,6 +344,26 @@ impl Channel {
         first.filter(|(_, deadline)| *deadline <= now)
     }
 
+    /// The commands that are not answered, by their requests, and their deadlines.
+    pub(super) fn awaited(&self) -> impl Iterator<Item = (Key, Instant)> {
+        let commands = self.slots[..usize::from(self.plan.commands)].iter();
+        commands.filter_map(|slot| match slot.state {
+            Slot::Command {
+                request,
+                answered: false,
+                deadline,
+                ..
+            } => Some((request, deadline)),
+            _ => None,
+        })
+    }
+
+    /// The first deadline of an unanswered command that is later than this.
+    pub(super) fn next_limit(&self, than: Instant) -> Instant {
+        let later = self.awaited().filter(|(_, deadline)| *deadline > than);
+        later.map(|(_, deadline)| deadline).min().unwrap_or(NEVER)
+    }
+
     /// Commands of the chosen requests that the target has are overdue as of now.
     pub(super) fn hurry(&mut self, chosen: impl Fn(Key) -> bool, now: Instant) {
         for slot in &mut self.slots[..usize::from(self.plan.commands)] {

@@ -47,6 +47,8 @@ pub(super) struct Ladder {
     deadline: Instant,
     /// When the next rung follows.
     pub(super) limit: Instant,
+    /// Who asked for a command whose limit was over by then knows it.
+    pub(super) told: Instant,
     /// The tag of this rung's function, once it is sent.
     function: Option<u64>,
 }
@@ -97,6 +99,8 @@ impl<F: Fabric> Engine<F> {
             if channel.slot_of_tag(ladder.tag) != Some(ladder.slot) {
                 // It was answered meanwhile.
                 channel.ladder = None;
+            } else if channel.next_limit(ladder.told) <= now {
+                self.tell_overdue(index, now);
             } else if ladder.limit <= now && !self.mutated.is(Mutation::NoEscalation) {
                 self.next_rung(index, ladder, now);
             } else if ladder.function.is_none() && ladder.rung != Rung::Successor {
@@ -140,6 +144,7 @@ impl<F: Fabric> Engine<F> {
                 rung: Rung::Reset,
                 deadline,
                 limit: now,
+                told: Instant::default(),
                 function: None,
             };
             return self.time_out(index, ladder, now);
@@ -153,21 +158,30 @@ impl<F: Fabric> Engine<F> {
                 rung,
                 deadline,
                 limit,
+                told: Instant::default(),
                 function: None,
             });
         }
-        self.tell_overdue(request);
     }
 
-    /// Whoever asked for a control command waits for it no longer than it said; the command stays with the target.
-    fn tell_overdue(&mut self, key: Key) {
-        let Some(request) = self.requests.get_mut(key) else {
+    /// Whoever asked for a control command waits for it no longer than it said, whichever command the ladder is about; the
+    /// command stays with the target.
+    fn tell_overdue(&mut self, index: usize, now: Instant) {
+        let Some(channel) = &mut self.channels[index] else {
             return;
         };
-        if let (Purpose::Control(control), false) = (&request.purpose, request.told) {
-            request.told = true;
-            let (id, result) = (control.request.id, Err(BlockError::Timeout));
-            self.events.push(Event::Reply { id, result });
+        if let Some(ladder) = &mut channel.ladder {
+            ladder.told = now;
+        }
+        for (key, _) in channel.awaited().filter(|(_, deadline)| *deadline <= now) {
+            let Some(request) = self.requests.get_mut(key) else {
+                continue;
+            };
+            if let (Purpose::Control(control), false) = (&request.purpose, request.told) {
+                request.told = true;
+                let (id, result) = (control.request.id, Err(BlockError::Timeout));
+                self.events.push(Event::Reply { id, result });
+            }
         }
     }
 
