@@ -6,6 +6,7 @@
 mod handover;
 mod message;
 mod pending;
+mod stuck;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use ublk_frontend::backend::{
 use handover::{CarriedTable, Siblings, is_foreign};
 pub(crate) use message::{Arena, Disk, DiskCounters, Event, Message, NewChannel, Sibling};
 use pending::{Pending, PendingTable};
+use stuck::Stuck;
 
 /// Set in the ids of control requests, which share the engine's id space with block requests.
 const CONTROL: u64 = 1 << 63;
@@ -50,6 +52,7 @@ pub(crate) struct SrpBackend {
     watched: Vec<CompletionToken>,
     siblings: Siblings,
     carried: CarriedTable,
+    stuck: Stuck<ChannelParts>,
 }
 
 impl SrpBackend {
@@ -69,6 +72,7 @@ impl SrpBackend {
             watched: Vec::new(),
             siblings: Siblings::default(),
             carried: CarriedTable::default(),
+            stuck: Stuck::default(),
         }
     }
 
@@ -249,11 +253,10 @@ impl Backend for SrpBackend {
             Message::RetireChannel(qp) => self.engine.retire(qp, now),
             Message::LogOut(qp) => self.engine.log_out(qp, now),
             Message::DestroyChannel(qp) => {
-                let destroyed = self.engine.fabric_mut().release(qp).map(ChannelParts::destroy);
-                if let Some(Err(error)) = destroyed {
-                    tracing::error!(%error, "memory of a channel may have been lost");
+                let released = self.engine.fabric_mut().release(qp);
+                if self.stuck.destroy(qp, released, ChannelParts::destroy) {
+                    self.engine.destroyed(qp, now);
                 }
-                self.engine.destroyed(qp, now);
             }
             Message::ReleaseChannel(qp, reply) => {
                 let parts = self.engine.fabric_mut().release(qp);

@@ -72,6 +72,16 @@ pub enum QueuePairError {
     },
 }
 
+/// What the HCA does not let go of; here it is back, to be tried again. Dropping it tries once more.
+#[derive(Debug, thiserror::Error)]
+#[error("{cause}")]
+pub struct NotDestroyed<T> {
+    /// Why.
+    pub cause: QueuePairError,
+    /// What was to be destroyed.
+    pub kept: Box<T>,
+}
+
 /// How large a queue pair is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueuePairCaps {
@@ -258,16 +268,19 @@ impl QueuePair {
     /// DMA rule).
     ///
     /// # Errors
-    /// When the HCA keeps it. It is then leaked; memory is safe once its arenas are deregistered.
-    pub fn destroy(self) -> Result<(), QueuePairError> {
+    /// With the queue pair, when the HCA keeps it; memory is then safe once its arenas are deregistered.
+    pub fn destroy(self) -> Result<(), NotDestroyed<Self>> {
         let mut queue_pair = ManuallyDrop::new(self);
-        let result = queue_pair.end();
+        if let Err(cause) = queue_pair.end() {
+            let kept = Box::new(ManuallyDrop::into_inner(queue_pair));
+            return Err(NotDestroyed { cause, kept });
+        }
         // SAFETY: `queue_pair` is never dropped, so each field is dropped once, here, and not used afterwards.
         unsafe {
             ptr::drop_in_place(&mut queue_pair.completions);
             ptr::drop_in_place(&mut queue_pair.domain);
         }
-        result
+        Ok(())
     }
 
     fn end(&mut self) -> Result<(), QueuePairError> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use srp_initiator::fabric::{Extent, RegionId};
 
 use crate::memory::{Access, Arena, MemoryError, MemoryWindow, OutOfBounds, ProtectionDomain};
-use crate::queue_pair::{QueuePair, QueuePairError};
+use crate::queue_pair::{NotDestroyed, QueuePair};
 
 /// Parts that do not fit together.
 #[derive(Debug, thiserror::Error)]
@@ -226,11 +226,27 @@ impl ChannelParts {
     /// Destroys the queue pair and frees all memory. `Ok` says that no peer reaches any of it any more.
     ///
     /// # Errors
-    /// When the HCA keeps the queue pair; memory whose registration could not be ended either stays mapped.
-    pub fn destroy(self) -> Result<(), QueuePairError> {
+    /// With the channel, when the HCA keeps the queue pair. Its windows are gone, its memory stays registered.
+    pub fn destroy(self) -> Result<(), NotDestroyed<Self>> {
+        let Self {
+            windows,
+            queue_pair,
+            sends,
+            receives,
+            regions,
+        } = self;
         // A queue pair does not go while a window is open on it.
-        drop(self.windows);
-        self.queue_pair.destroy()
+        drop(windows);
+        queue_pair.destroy().map_err(|NotDestroyed { cause, kept }| {
+            let kept = Box::new(Self {
+                windows: Vec::new(),
+                queue_pair: *kept,
+                sends,
+                receives,
+                regions,
+            });
+            NotDestroyed { cause, kept }
+        })
     }
 
     /// The arena of an extent that lies in it.
