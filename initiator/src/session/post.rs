@@ -61,7 +61,7 @@ impl<F: Fabric> Start<'_, F> {
                 let data = Data::Write(self.fabric.describe(channel.qp, extent));
                 self.post_data(command, cdb, limit, data, None, None)
             }
-            // Put together anew: only what nobody else has the address of stays in registers.
+            // Put together anew, as in `parts`.
             _ => {
                 let Outgoing {
                     key,

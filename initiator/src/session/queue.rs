@@ -207,9 +207,20 @@ impl<F: Fabric> Engine<F> {
 
     #[inline(never)]
     fn dispatch_session(&mut self, index: usize, now: Instant) {
+        match self.take_turns(index, Short::default(), now) {
+            Halt::Wait => {}
+            halt => self.go_on(index, halt, now),
+        }
+    }
+
+    /// Deals with what is in the way, and goes on with what it is not in the way of.
+    // It has a copy of what it goes on with, so that in the other nothing asks which arenas are short.
+    #[cold]
+    #[inline(never)]
+    fn go_on(&mut self, index: usize, mut halt: Halt, now: Instant) {
         let mut short = Short::default();
         loop {
-            match self.take_turns(index, short, now) {
+            match halt {
                 Halt::Wait if short.is_none() => return,
                 Halt::Wait => {
                     let freed = self.free_waiting(index, short);
@@ -230,6 +241,7 @@ impl<F: Fabric> Engine<F> {
                     self.step_aside(index);
                 }
             }
+            halt = self.take_turns(index, short, now);
         }
     }
 

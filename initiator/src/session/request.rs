@@ -230,12 +230,9 @@ pub(super) struct Requests {
 
 impl Requests {
     #[inline(always)]
-    pub(super) fn insert(&mut self, request: Request) -> (Key, &mut Request) {
+    pub(super) fn insert(&mut self, mut request: Request) -> (Key, &mut Request) {
         self.taken += 1;
-        let request = Request {
-            order: self.taken,
-            ..request
-        };
+        request.order = self.taken;
         let key = self.free.pop().unwrap_or_else(|| self.grow());
         // Asked for so that nothing is dropped, and the request written where it stays.
         let Some(entry @ None) = self.entries.get_mut(key as usize) else {

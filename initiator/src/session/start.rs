@@ -42,7 +42,7 @@ pub(super) struct Start<'a, F> {
 }
 
 impl<F: Fabric> Start<'_, F> {
-    /// The same again.
+    /// The same anew, for a function that is not inlined: whatever one has the address of is kept in memory.
     #[inline(always)]
     pub(super) fn parts(&mut self) -> Start<'_, F> {
         Start {
