@@ -112,8 +112,11 @@ impl World {
         let connect = match fabric.connect(&login, queue_size, self.spec.send_slot, arena, exposure) {
             Ok(connect) => connect,
             Err(refusal) => {
-                // Whatever came as a reason can be read, or is said to be unreadable.
-                let _ = reject_reason(&refusal.private_data);
+                // Whatever came as a reason is read as it was meant, or is said to be unreadable.
+                let read = reject_reason(&refusal.private_data).ok();
+                if read != refusal.meant {
+                    self.broken(rule::PROTOCOL, format!("{refusal:?} is read as {read:?}"));
+                }
                 if multichannel == MultiChannel::Single {
                     self.relogin(session);
                 }

@@ -35,8 +35,40 @@ pub struct Connect {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("connection refused")]
 pub struct Refusal {
+    /// The reason the connection manager gives. Only [`Refusal::CONSUMER`] comes from an SRP target.
+    pub cm_reason: u16,
     /// Private data of the reject: SRP_LOGIN_REJ.
     pub private_data: Vec<u8>,
+    /// What the target wanted to say by it, where it can be read.
+    pub meant: Option<LoginRejectReason>,
+}
+
+impl Refusal {
+    /// The consumer refused, for a reason that is in the private data (IBA 12.6.7.2).
+    pub const CONSUMER: u16 = 28;
+    /// Others: nobody listens, a stale connection, redirections, a duplicate id.
+    const OTHERS: [u16; 5] = [8, 10, 24, 25, 30];
+
+    fn name(&self) -> &'static str {
+        match (self.cm_reason, self.meant) {
+            (8, _) => "login refused: CM reason 8, nobody listens",
+            (10, _) => "login refused: CM reason 10, stale connection",
+            (24, _) => "login refused: CM reason 24, port and CM redirection",
+            (25, _) => "login refused: CM reason 25, port redirection",
+            (30, _) => "login refused: CM reason 30, duplicate id",
+            (_, None) => "login refused: unreadable",
+            (_, Some(reason)) => match reason {
+                LoginRejectReason::UnableToEstablish => "login refused: unable to establish",
+                LoginRejectReason::InsufficientResources => "login refused: insufficient resources",
+                LoginRejectReason::IuTooLong => "login refused: IU too long",
+                LoginRejectReason::NoNexus => "login refused: no nexus",
+                LoginRejectReason::UnsupportedFormat => "login refused: format",
+                LoginRejectReason::MultiChannelUnsupported => "login refused: no multiple channels",
+                LoginRejectReason::ChannelLimit => "login refused: channel limit",
+                LoginRejectReason::Other(_) => "login refused: unknown reason",
+            },
+        }
+    }
 }
 
 /// See the module's text.
@@ -110,12 +142,19 @@ impl SimFabric {
         exposure: Exposure,
     ) -> Result<Connect, Refusal> {
         if let Some(refusal) = self.refuse() {
+            self.net.tally.count(refusal.name());
             return Err(refusal);
         }
         self.next += 1;
         let id = QueuePairId(self.next);
-        let (response, ended) = self.target.login(id, login).map_err(|reject| Refusal {
-            private_data: reject.encode().to_vec(),
+        let (response, ended) = self.target.login(id, login).map_err(|reject| {
+            let refusal = Refusal {
+                cm_reason: Refusal::CONSUMER,
+                private_data: reject.encode().to_vec(),
+                meant: Some(reject.reason),
+            };
+            self.net.tally.count(refusal.name());
+            refusal
         })?;
         for old in ended {
             self.net.disconnect(old);
@@ -140,19 +179,30 @@ impl SimFabric {
         })
     }
 
-    /// A login is refused by chance: with a reason, with one nobody knows, or by something that knows no SRP.
+    /// A login is refused by chance: with a reason, with one nobody knows, by something that knows no SRP, or on the way.
     fn refuse(&mut self) -> Option<Refusal> {
         let rng = &mut self.net.rng;
         if !Odds::hit(rng, self.net.odds.refuse_login) {
             return None;
         }
-        self.net.tally.count("login refused");
+        if rng.u8(0..4) == 0 {
+            return Some(Refusal {
+                cm_reason: *rng.choice(&Refusal::OTHERS).unwrap_or(&Refusal::OTHERS[0]),
+                private_data: Vec::new(),
+                meant: None,
+            });
+        }
         let code = 0x0001_0000 + rng.u32(0..8);
         let mut private_data = vec![0; LoginReject::LEN];
         private_data[0] = crate::wire::opcode::LOGIN_REJECT;
         private_data[4..8].copy_from_slice(&code.to_be_bytes());
         private_data.truncate(*rng.choice(&[LoginReject::LEN, LoginReject::LEN, 8, 0]).unwrap_or(&0));
-        Some(Refusal { private_data })
+        let whole = private_data.len() == LoginReject::LEN;
+        Some(Refusal {
+            cm_reason: Refusal::CONSUMER,
+            private_data,
+            meant: whole.then(|| LoginRejectReason::from_code(code)),
+        })
     }
 
     /// The target goes down, with every connection; it refuses logins until it is enabled again. What it was

@@ -98,6 +98,8 @@ pub struct Odds {
     pub short: u16,
     /// Per command: CHECK CONDITION that no retry heals.
     pub check: u16,
+    /// Per command: its fields are said to be invalid.
+    pub invalid: u16,
     /// Per command: it is never answered.
     pub swallow: u16,
     /// Per command: it takes seconds.
@@ -238,6 +240,18 @@ pub enum CreditPolicy {
     Never,
 }
 
+impl CreditPolicy {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Each => "credit: one with every response",
+            Self::Batch(_) => "credit: several at once",
+            Self::Wobble => "credit: more or less than one",
+            Self::ByRequest => "credit: by SRP_CRED_REQ",
+            Self::Never => "credit: none at all",
+        }
+    }
+}
+
 /// What shall become of a task management function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Function {
@@ -316,7 +330,7 @@ impl Injection {
             Self::Check { .. } => "CHECK CONDITION",
             Self::Swallow { .. } => "command not answered",
             Self::Slow(_) => "command takes seconds",
-            Self::Duplicate => "response sent twice, injected",
+            Self::Duplicate => "response sent twice",
             Self::Refused => "response code: request fields invalid",
         }
     }

@@ -136,7 +136,10 @@ impl Target {
         };
         let mut service = net.profile.service;
         if let Some(injection) = task.injection {
-            net.tally.count(injection.name());
+            if injection != Injection::Duplicate {
+                // Those are counted when they are sent.
+                net.tally.count(injection.name());
+            }
             let descriptor = self.profile.descriptor_sense;
             if let Some(answer) = disk::injected(injection, descriptor) {
                 (task.answer, task.stage) = (answer, Stage::Respond);
@@ -391,6 +394,9 @@ fn roll(net: &mut Net, len: u32) -> Option<Injection> {
             asc: 0x11,
             ascq: 0,
         });
+    }
+    if Odds::hit(rng, odds.invalid) {
+        return Some(Injection::Refused);
     }
     if Odds::hit(rng, odds.swallow) {
         return Some(Injection::Swallow { executed: rng.bool() });
