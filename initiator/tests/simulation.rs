@@ -2,7 +2,10 @@
 //!
 //! `SRP_SIM_SEED=n` replays one seed, `SRP_SIM_SEEDS=n` sets how many are run, `SRP_SIM_FIRST=n` the first.
 
-use srp_initiator::sim::run_seed;
+use srp_initiator::sim::{Tally, run_seed};
+
+/// Seeds of an ordinary run: enough for every kind of fault to happen.
+const SEEDS: u64 = 3000;
 
 fn number(name: &str) -> Option<u64> {
     let value = std::env::var(name).ok()?;
@@ -10,33 +13,47 @@ fn number(name: &str) -> Option<u64> {
 }
 
 #[test]
-fn seeds() {
+fn seeds_pass_and_cover_every_kind_of_fault() {
     if let Some(seed) = number("SRP_SIM_SEED") {
         match run_seed(seed) {
             Ok(mut world) => println!("{}seed {seed} passes", world.fabric().trace()),
-            Err(report) => panic!("{report}"),
+            Err(failure) => panic!("{failure}"),
         }
         return;
     }
     let first = number("SRP_SIM_FIRST").unwrap_or(1);
-    let count = number("SRP_SIM_SEEDS").unwrap_or(3000);
-    let mut failed = Vec::new();
+    let count = number("SRP_SIM_SEEDS").unwrap_or(SEEDS);
+    let (mut failed, mut tally) = (Vec::new(), Tally::default());
     for seed in first..first + count {
-        if let Err(report) = run_seed(seed) {
-            if failed.is_empty() {
-                eprintln!("{report}");
+        match run_seed(seed) {
+            Ok(mut world) => tally.add(world.fabric().tally()),
+            Err(failure) if failed.is_empty() => {
+                eprintln!("{failure}");
+                failed.push(seed);
             }
-            let broken = report
-                .lines()
-                .filter(|line| line.starts_with("  ") && line.contains(" us: "));
-            broken.take(2).for_each(|line| eprintln!("seed {seed}:{line}"));
-            failed.push(seed);
+            Err(failure) => {
+                eprint!("{}", failure.summary());
+                failed.push(seed);
+            }
         }
     }
     assert!(
         failed.is_empty(),
         "seeds that fail: {failed:?}; SRP_SIM_SEED=n replays one"
     );
+    let unseen = tally.unseen();
+    assert!(count < SEEDS || unseen.is_empty(), "never happened: {unseen:?}");
+}
+
+#[test]
+fn a_seed_replays() {
+    for seed in 1..=50 {
+        let [first, second] = [(); 2].map(|()| match run_seed(seed) {
+            Ok(mut world) => (world.fabric().trace(), world.fabric().tally().clone()),
+            Err(failure) => panic!("{failure}"),
+        });
+        assert!(first == second, "seed {seed} differs:\n{}\n{}", first.0, second.0);
+    }
 }
 
 /// Seeds beyond those above that have found something: one that kept the turn of others while it had no credit; one that kept
@@ -46,8 +63,8 @@ const ONCE_FAILED: [u64; 2] = [3_064_704, 206_648];
 #[test]
 fn seeds_that_once_failed() {
     for seed in ONCE_FAILED {
-        if let Err(report) = run_seed(seed) {
-            panic!("{report}");
+        if let Err(failure) = run_seed(seed) {
+            panic!("{failure}");
         }
     }
 }

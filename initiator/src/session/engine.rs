@@ -135,6 +135,9 @@ impl<F: Fabric> Engine<F> {
     #[cfg(debug_assertions)]
     pub fn mutate(&mut self, mutation: Mutation) {
         self.mutated = Mutated::by(mutation);
+        if mutation == Mutation::BackoffForEver {
+            self.limits.backoff = Duration::from_secs(600);
+        }
     }
 
     /// The fabric, for what the engine does not do itself.

@@ -50,6 +50,8 @@ pub enum Mutation {
     BoundForEver,
     /// What waits for the end of a pause is forgotten when its queue fails.
     DelayedForgotten,
+    /// What the target is too busy for is sent again after ten minutes.
+    BackoffForEver,
     /// A target that gives no credit is waited for.
     StarvedForEver,
     /// A write whose data could not be had leaves the others waiting.
@@ -131,6 +133,7 @@ impl Mutation {
         Self::HoldersInLine,
         Self::BoundForEver,
         Self::DelayedForgotten,
+        Self::BackoffForEver,
         Self::StarvedForEver,
         Self::UnsuppliedSilently,
         Self::DoneTwice,

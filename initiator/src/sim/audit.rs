@@ -4,21 +4,73 @@ use std::time::Duration;
 
 use super::check::rule;
 use super::client::Pending;
-use super::world::{SLACK, World};
+use super::odds::{CreditPolicy, Odds};
+use super::world::{ENABLE, SLACK, World};
 use crate::scsi::{BlockError, Lun};
 use crate::session::{Engine, Fence, LunKey, RequestId};
 use crate::time::Instant;
 
 impl World {
-    /// When a block request has ended at the latest, whatever happens: at its time limit while it waits to be sent
-    /// again, else with what the attempt comes to that was begun before: its ladder, and the fence. Those asked for
-    /// earlier come first.
-    pub(super) fn block_limit(&self) -> Instant {
+    /// When a block request has ended at the latest, as long as it was never sent: those asked for earlier come first, each
+    /// with the time a request may take. When it is sent for the first time it has that time and no more.
+    pub(super) fn block_limit(&self, session: u32, lun: Lun) -> Instant {
+        let units = self.spec.sessions[session as usize].luns.len().max(1);
+        let earlier = self.client.pending.values().filter(|pending| pending.lun == lun.0);
+        let ahead = u32::try_from((earlier.count() + 1) * units).unwrap_or(u32::MAX);
+        let limit = self.now + self.request_limit() * ahead;
+        self.over_by.map_or(limit, |over| limit.min(over))
+    }
+
+    /// What a request takes from when it was sent first, whatever happens: its time limit while it waits to be sent again,
+    /// and what an attempt comes to that was begun before that was over.
+    fn request_limit(&self) -> Duration {
         let limits = self.spec.limits;
-        let attempt =
-            limits.command + limits.task * 4 + limits.successor + limits.retirement + limits.fence_pause + SLACK * 2;
-        let ahead = (self.client.pending.len() + 1) * self.spec.target.disks.len().max(1);
-        self.now + (limits.busy + attempt) * u32::try_from(ahead).unwrap_or(u32::MAX)
+        limits.busy + self.attempt_limit() + limits.fence_pause + self.spec.mail.end() * 2
+    }
+
+    /// What one attempt takes: the command's limit, the rungs of the ladder, and the wait for another channel.
+    fn attempt_limit(&self) -> Duration {
+        let limits = self.spec.limits;
+        limits.command + limits.task * 2 + limits.successor + limits.retirement + SLACK * 2
+    }
+
+    /// A command of a disk is sent.
+    pub(super) fn attempted(&mut self, lun: u64, cdb: &[u8; 16]) {
+        let limit = self.now + self.request_limit();
+        if let Some(pending) = self.client.sent(lun, cdb) {
+            pending.limit = pending.limit.min(limit);
+        }
+    }
+
+    /// From now on nothing goes wrong, and all that was asked for ends within the time that is returned: what the target
+    /// never answers is aborted, its unit reset and the session logged in again; the others follow one by one.
+    pub(super) fn heal(&mut self) -> Duration {
+        self.enter();
+        self.fabric().set_odds(Odds::default());
+        let limit = self.healed_limit();
+        let over = self.now + limit;
+        self.over_by = Some(over);
+        for pending in self.client.pending.values_mut() {
+            pending.limit = pending.limit.min(over);
+        }
+        limit + SLACK
+    }
+
+    fn healed_limit(&self) -> Duration {
+        let (limits, profile) = (self.spec.limits, &self.spec.profile);
+        let relogin = self.spec.relogin.map_or(Duration::ZERO, |span| span.end());
+        let outage = profile.transport_retry.end() + profile.notice.end() + ENABLE.end() + relogin;
+        // A reset that was sent before and is never answered keeps its writes until their time is over.
+        let fence = limits.fence_pause + limits.busy;
+        let waiting = u32::try_from(self.client.pending.len()).unwrap_or(u32::MAX);
+        let turn = match self.spec.target.credit {
+            // With what a login brings, as little as one request is served, and a UNIT ATTENTION may take even that: only
+            // their own time limits end them.
+            CreditPolicy::Never => self.request_limit(),
+            _ => profile.service.end() + limits.backoff + SLACK / 4,
+        };
+        // A reset that others want may end a command without an answer, so that it is sent twice.
+        self.attempt_limit() * 2 + fence + outage + turn * waiting
     }
 
     /// The same for a request of the control side.
@@ -45,11 +97,39 @@ impl World {
         if let Some((id, _)) = late {
             self.broken(rule::DEADLINE, format!("{id:?} has not ended"));
         }
+        self.watch_progress();
         let fabric = self.reactors.fabric();
         for session in &mut self.sessions {
             session.dead.retain(|qp| !fabric.is_quiet(*qp));
         }
         self.client.shadow.refresh(|qp| fabric.is_quiet(qp));
+    }
+
+    /// However many wait, one is sent or ends in the time that an attempt may take, and that the target may then take to give
+    /// credit, or a channel does.
+    fn watch_progress(&self) {
+        let limit = self.attempt_limit() + self.spec.limits.command + self.spec.mail.end();
+        for (number, session) in (0..).zip(&self.sessions) {
+            if session.moved + limit >= self.now || session.recovery.is_some() {
+                continue;
+            }
+            let waits = |pending: &Pending| pending.session == number && pending.begun + limit < self.now;
+            if self
+                .client
+                .pending
+                .values()
+                .any(|pending| pending.block.is_some() && waits(pending))
+            {
+                self.broken(rule::DEADLINE, format!("session {number} stands still"));
+            }
+        }
+    }
+
+    /// Something happened to a request or a channel of a session.
+    pub(super) fn moved(&mut self, session: u32) {
+        if let Some(session) = self.sessions.get_mut(session as usize) {
+            session.moved = self.now;
+        }
     }
 
     /// What a request fails for must be so.

@@ -46,6 +46,8 @@ pub(super) struct Pending {
     parted: (u32, usize),
     /// Its disk was removed.
     pub(super) removed: bool,
+    /// It was sent, at least once.
+    sent: bool,
     /// Flushes the disk had seen.
     flushes: u64,
     /// Reported as a read whose data is still with the engine.
@@ -112,6 +114,7 @@ impl Client {
             moved: None,
             parted: (0, 0),
             removed: false,
+            sent: false,
             flushes: fabric.target().executed(lun.0).2,
             taking: false,
         };
@@ -135,10 +138,22 @@ impl Client {
             moved: None,
             parted: (0, 0),
             removed: false,
+            sent: false,
             flushes: 0,
             taking: false,
         };
         self.pending.insert(id, pending);
+    }
+
+    /// A command that reads or writes is sent: the request it is for, when that is its first.
+    pub(super) fn sent(&mut self, lun: u64, cdb: &[u8; 16]) -> Option<&mut Pending> {
+        let (lba, _) = super::target::extent_of(cdb)?;
+        let write = matches!(cdb[0], 0x2a | 0x8a);
+        let own = |pending: &&mut Pending| {
+            pending.lun == lun && pending.is_write() == write && pending.range().is_some_and(|range| range.lba == lba)
+        };
+        let pending = self.pending.values_mut().find(own)?;
+        (!std::mem::replace(&mut pending.sent, true)).then_some(pending)
     }
 
     /// The data of a write.
@@ -189,13 +204,15 @@ impl Client {
     }
 
     /// A reactor got a request from another. It stands behind those that wait there, so it has as much time as one that
-    /// is made now.
+    /// is made now, if it was never sent.
     pub(super) fn taken_over(&mut self, reactor: usize, handover: &Handover, now: Instant, limit: Instant) {
         let Some(pending) = self.pending.get_mut(&handover.request.id) else {
             return;
         };
         (pending.at, pending.moved) = (Some(reactor), Some(now));
-        pending.limit = pending.limit.max(limit);
+        if !pending.sent {
+            pending.limit = pending.limit.max(limit);
+        }
         // A write of unknown fate goes before those that wait, when its unit is reset.
         if let (None, Some(range)) = (handover.doubtful, pending.range()) {
             let read = !pending.is_write();
@@ -331,7 +348,7 @@ impl Client {
         let Some(pending) = self.pending.get_mut(&id) else {
             return;
         };
-        (pending.taking, pending.removed) = (false, false);
+        (pending.taking, pending.removed, pending.sent) = (false, false, false);
         (pending.limit, pending.begun, pending.moved) = (limit, now, None);
         (pending.at, pending.parted) = (Some(reactor), (0, 0));
         if let Some(range) = pending.range() {

@@ -11,7 +11,7 @@ use super::fabric::SimFabric;
 use super::net::Happening;
 use super::odds::Span;
 use super::world::{Errand, World};
-use crate::scsi::BlockError;
+use crate::scsi::{BlockError, Lun};
 use crate::session::{RequestId, UnitFunction};
 use crate::time::Instant;
 use crate::wire::TaskResponse;
@@ -151,9 +151,10 @@ impl World {
         }
         // The reactors know of each other before the first request comes.
         self.announce(number, true);
-        let limit = self.block_limit();
+        self.moved(number);
         for request in self.client.again(number) {
             let home = self.home(number);
+            let limit = self.block_limit(number, Lun::from_index(request.lun.0));
             self.client.goes_on(home, request.id, limit, self.now);
             let now = self.now;
             self.reactors.at(home).submit(request, now);

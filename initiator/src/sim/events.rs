@@ -107,6 +107,10 @@ impl World {
         let before = std::mem::replace(&mut self.throttled, throttled);
         for (qp, lun, cdb) in self.fabric().net.take_posts() {
             let reactor = self.owner(qp);
+            self.attempted(lun, &cdb);
+            if let Some(session) = self.session_of_lun(lun) {
+                self.moved(session);
+            }
             for (reactor, number) in before.iter().chain(&self.throttled) {
                 self.client.order.turn(*reactor, Lun::from_index(*number).0);
             }
@@ -144,6 +148,8 @@ impl World {
                 self.after(copy, Errand::Supply(id, handle, qp, extent));
             }
             Event::Data { id, handle, qp, extent } => {
+                let session = self.client.pending.get(&id).map_or(0, |pending| pending.session);
+                self.moved(session);
                 self.client.read_ended(self.reactors.fabric(), reactor, id);
                 self.lend(reactor, qp, extent);
                 self.after(copy, Errand::Take(id, handle, qp, extent));
@@ -185,6 +191,7 @@ impl World {
                 };
                 self.fabric().net.tally.count(kind);
                 self.failures.push((qp, *reason, self.now));
+                self.moved(session.0);
                 self.lost(session.0, qp);
             }
             Event::ChannelClosed { qp, .. } => {
@@ -199,6 +206,7 @@ impl World {
     /// The client hears how a request ended.
     pub(super) fn done(&mut self, id: RequestId, result: BlockResult) {
         let session = self.client.pending.get(&id).map_or(0, |pending| pending.session);
+        self.moved(session);
         let dead = self.sessions[session as usize].dead.clone();
         self.client.done(self.reactors.fabric(), id, result, dead);
     }

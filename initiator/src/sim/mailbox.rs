@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::check::rule;
 use super::world::{Errand, World};
+use crate::scsi::Lun;
 use crate::session::{BlockResult, Handover, LunKey, RequestId, SessionKey};
 use crate::time::Instant;
 
@@ -44,13 +45,14 @@ impl World {
 
     /// A message has come.
     pub(super) fn receive(&mut self, from: Option<usize>, to: usize, mail: Mail) {
-        let (now, limit) = (self.now, self.block_limit());
+        let now = self.now;
         match mail {
             Mail::HandOver(handover, list) => {
                 if let Some(from) = from {
                     let foreign = &mut self.reactors.of(to).foreign;
                     foreign.insert(handover.request.id, (from, list));
                 }
+                let limit = self.limit_of(&handover);
                 self.client.taken_over(to, &handover, now, limit);
                 self.reactors.at(to).take_over(handover, now);
             }
@@ -59,6 +61,7 @@ impl World {
                 if let Some(from) = from {
                     self.strike(to, session, from, list);
                 }
+                let limit = self.limit_of(&handover);
                 self.client.taken_over(to, &handover, now, limit);
                 self.reactors.at(to).take_back(handover, now);
             }
@@ -67,6 +70,12 @@ impl World {
             Mail::Siblings(session, reactors) => return self.told(to, session, reactors),
         }
         self.wake(to);
+    }
+
+    fn limit_of(&self, handover: &Handover) -> Instant {
+        let LunKey(number) = handover.request.lun;
+        let session = self.session_of(number).unwrap_or(0);
+        self.block_limit(session, Lun::from_index(number))
     }
 
     /// A reactor sent something back: it has no channel of the session.
@@ -149,6 +158,7 @@ impl World {
         let now = self.now;
         self.fabric().net.trace.text(now, None, text);
         self.client.left(self.reactors.fabric(), reactor, id);
+        self.moved(self.session_of(number).unwrap_or(0));
         self.post(Some(reactor), to, mail);
     }
 

@@ -50,7 +50,7 @@ impl World {
         let session = self.session_of(number).unwrap_or(0);
         let block_size = self.disk_spec(number).map_or(512, |spec| spec.block_size);
         let lun = Lun::from_index(number);
-        let limit = self.block_limit();
+        let limit = self.block_limit(session, lun);
         self.enter();
         let fabric = self.reactors.fabric();
         self.client

@@ -9,13 +9,10 @@ use super::odds::{CreditPolicy, Odds, Profile, Span};
 use super::shadow::Range;
 use super::spec::{SessionSpec, WorldSpec};
 use super::target::{DiskSpec, TargetProfile};
-use super::world::{Errand, World};
+use super::world::{ENABLE, Errand, World};
 use crate::fabric::Exposure;
 use crate::scsi::{Cdb, Lun};
 use crate::session::{BlockOperation, Fence, Limits, UnitFunction};
-
-/// Simulated time within which every run has to be over.
-const LIMIT: Duration = Duration::from_secs(4 * 3600);
 
 /// A run.
 #[derive(Clone, Debug)]
@@ -152,6 +149,7 @@ impl Scenario {
         scenario.delay(&mut Rng::with_seed(seed ^ 0xde1a));
         scenario.shorten(&mut Rng::with_seed(seed ^ 0x510f));
         scenario.hold_back(&mut Rng::with_seed(seed ^ 0xac4));
+        scenario.embitter(&mut Rng::with_seed(seed ^ 0xb177e4));
         if rng.bool() {
             scenario.world.exposure = Exposure::Window;
             if rng.u8(0..3) == 0 {
@@ -191,6 +189,13 @@ impl Scenario {
         }
     }
 
+    /// What some targets do beside. It is drawn apart: what the other seeds do stays what it was.
+    fn embitter(&mut self, rng: &mut Rng) {
+        if rng.u8(0..8) == 0 {
+            self.odds.invalid = rng.u16(1..=40);
+        }
+    }
+
     /// Has several reactors share the sessions, or one with all channels.
     fn share(&mut self, rng: &mut Rng) {
         let world = &mut self.world;
@@ -211,45 +216,9 @@ impl Scenario {
     }
 }
 
-/// Runs the scenario of a seed to its end.
-///
-/// # Errors
-/// With a report when a rule was broken.
-pub fn run_seed(seed: u64) -> Result<World, String> {
-    run(&Scenario::from_seed(seed))
-}
-
-/// Runs a scenario to its end.
-///
-/// # Errors
-/// With a report when a rule was broken.
-pub fn run(scenario: &Scenario) -> Result<World, String> {
-    let mut world = World::new(scenario.world.clone());
-    world.fabric().set_odds(scenario.odds);
-    let mut left = scenario.requests;
-    while left > 0 {
-        let busy = world.client.pending.len();
-        if busy < scenario.depth {
-            left -= 1;
-            world.ask(scenario);
-            let pause = scenario.think.draw(&mut world.rng);
-            world.run_for(pause)?;
-        } else {
-            let moved = world.step();
-            world.verdict()?;
-            if !moved {
-                break;
-            }
-        }
-    }
-    world.fabric().set_odds(Odds::default());
-    world.run_until_idle(LIMIT)?;
-    Ok(world)
-}
-
 impl World {
     /// Makes one random request.
-    fn ask(&mut self, scenario: &Scenario) {
+    pub(super) fn ask(&mut self, scenario: &Scenario) {
         let units: Vec<u32> = self.spec.sessions.iter().flat_map(|spec| spec.luns.clone()).collect();
         let Some(number) = self.rng.choice(&units).copied() else {
             return;
@@ -275,7 +244,7 @@ impl World {
         if Odds::hit(&mut self.rng, scenario.restarting) {
             let finish = self.rng.bool();
             self.fabric().restart(finish);
-            self.after(Span::micros(0, 5_000_000), Errand::Enable);
+            self.after(ENABLE, Errand::Enable);
         }
         if Odds::hit(&mut self.rng, scenario.managing) {
             let functions = [

@@ -22,6 +22,9 @@ use crate::time::Instant;
 /// What the initiator's own software may add to a deadline.
 pub(super) const SLACK: Duration = Duration::from_secs(1);
 
+/// How long a target that restarts refuses logins.
+pub(super) const ENABLE: Span = Span::micros(0, 5_000_000);
+
 /// Something the software around the engine is going to do.
 #[derive(Debug)]
 pub(super) enum Errand {
@@ -56,6 +59,8 @@ pub(super) struct Session {
     pub(super) dead: Vec<QueuePairId>,
     /// It waits for a new daemon.
     pub(super) recovery: Option<Recovery>,
+    /// When something last happened to a request or a channel of it.
+    pub(super) moved: Instant,
 }
 
 /// See the module's text.
@@ -75,6 +80,8 @@ pub struct World {
     /// Failed channels, their sessions, and by when they have to be closed.
     pub(super) failing: BTreeMap<QueuePairId, (u32, Instant)>,
     pub(super) failures: Vec<(QueuePairId, ChannelError, Instant)>,
+    /// Nothing goes wrong any more: everything has ended by then.
+    pub(super) over_by: Option<Instant>,
 }
 
 impl World {
@@ -93,6 +100,7 @@ impl World {
                 homes: Vec::new(),
                 dead: Vec::new(),
                 recovery: None,
+                moved: Instant::default(),
             })
             .collect();
         let mut world = Self {
@@ -107,6 +115,7 @@ impl World {
             throttled: Vec::new(),
             failing: BTreeMap::new(),
             failures: Vec::new(),
+            over_by: None,
             spec,
         };
         for index in 0..world.spec.sessions.len() {
@@ -321,6 +330,15 @@ impl World {
 
     pub(super) fn session_of(&self, number: u32) -> Option<u32> {
         let index = self.spec.sessions.iter().position(|spec| spec.luns.contains(&number))?;
+        u32::try_from(index).ok()
+    }
+
+    /// The session of a logical unit, by its address on the wire.
+    pub(super) fn session_of_lun(&self, lun: u64) -> Option<u32> {
+        let index = self.spec.sessions.iter().position(|spec| {
+            let mut luns = spec.luns.iter();
+            luns.any(|number| Lun::from_index(*number).0 == lun)
+        })?;
         u32::try_from(index).ok()
     }
 
