@@ -33,7 +33,47 @@ pub struct DiskState {
     pub depth: Option<u32>,
 }
 
+/// What an engine holds of anything, for the test that it can let go of all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holdings {
+    /// Sessions it knows.
+    pub sessions: usize,
+    /// Channels, closing ones among them; with them go their extents.
+    pub channels: usize,
+    /// Queues of disks and of control sides.
+    pub queues: usize,
+    /// Those whose session is gone.
+    pub orphans: usize,
+    /// Requests in any stage.
+    pub requests: usize,
+    /// Requests that rest or wait for a reset, and functions of the control side.
+    pub pending: usize,
+}
+
+impl Holdings {
+    /// It holds nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.sessions + self.channels + self.queues + self.requests + self.pending == 0
+    }
+}
+
 impl<F: Fabric> Engine<F> {
+    /// What it holds.
+    #[must_use]
+    pub fn holdings(&self) -> Holdings {
+        let queues = || self.queues.iter().flatten();
+        let orphans = queues().filter(|queue| self.sessions[queue.session].is_none());
+        Holdings {
+            sessions: self.sessions.iter().flatten().count(),
+            channels: self.channels.iter().flatten().count(),
+            queues: queues().count(),
+            orphans: orphans.count(),
+            requests: self.requests.len(),
+            pending: self.delayed.len() + self.fences.len() + self.tasks.len(),
+        }
+    }
+
     /// Commands at targets whose answer is expected.
     #[must_use]
     pub fn in_flight(&self) -> u32 {

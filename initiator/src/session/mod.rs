@@ -34,7 +34,7 @@ pub use channel::{ChannelError, ChannelSetup, Fence};
 pub use control::{TaskRequest, UnitFunction};
 pub use engine::{Engine, Limits};
 pub use event::{Event, Handle};
-pub use figures::{ChannelState, DiskState};
+pub use figures::{ChannelState, DiskState, Holdings};
 pub use handover::Handover;
 pub use login::{ChannelSequence, Granted, LoginError, LoginParameters, reject_reason};
 #[doc(hidden)]

@@ -40,6 +40,8 @@ pub enum Mutation {
     RetryWithoutBuffer,
     /// A short read is reported in full.
     ShortReadInFull,
+    /// The queue of a disk that was removed stays.
+    QueueForgotten,
     /// SRP_CRED_REQ is not answered.
     CreditRequestIgnored,
     /// BUSY is taken for success.
@@ -128,6 +130,7 @@ impl Mutation {
         Self::PassesOver,
         Self::RetryWithoutBuffer,
         Self::ShortReadInFull,
+        Self::QueueForgotten,
         Self::CreditRequestIgnored,
         Self::BusyIsGood,
         Self::HoldersInLine,

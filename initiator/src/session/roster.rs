@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::channel::{Channel, ChannelSetup};
 use super::engine::Engine;
+use super::mutation::Mutation;
 use super::queue::Queue;
 use super::request::{LunKey, SessionKey};
 use crate::fabric::Fabric;
@@ -118,7 +119,8 @@ impl<F: Fabric> Engine<F> {
         let Some(queue) = self.queues[index].as_ref().filter(|queue| queue.removed) else {
             return;
         };
-        if self.requests.iter().any(|(_, request)| request.queue == index) {
+        if self.requests.iter().any(|(_, request)| request.queue == index) || self.mutated.is(Mutation::QueueForgotten)
+        {
             return;
         }
         if let Some(session) = &mut self.sessions[queue.session] {

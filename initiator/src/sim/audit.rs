@@ -98,6 +98,7 @@ impl World {
             self.broken(rule::DEADLINE, format!("{id:?} has not ended"));
         }
         self.watch_progress();
+        self.watch_detaches();
         let fabric = self.reactors.fabric();
         for session in &mut self.sessions {
             session.dead.retain(|qp| !fabric.is_quiet(*qp));

@@ -28,7 +28,7 @@ impl World {
     /// Logs in what a session lacks of its channels. One reactor has all of them, several have one each: these are
     /// logged in one after the other.
     pub(super) fn login(&mut self, session: u32) {
-        if self.sessions.get(session as usize).is_none() {
+        if self.sessions.get(session as usize).is_none() || self.is_leaving(session) {
             return;
         }
         if self.reactors.count() == 1 {
@@ -169,7 +169,9 @@ impl World {
     }
 
     pub(super) fn relogin(&mut self, session: u32) {
-        if let Some(span) = self.spec.relogin {
+        if let Some(span) = self.spec.relogin
+            && !self.is_leaving(session)
+        {
             self.after(span, Errand::Login(session));
         }
     }
@@ -194,12 +196,16 @@ impl World {
     pub fn log_out(&mut self, session: usize) {
         if let Some(qp) = self.qp(session) {
             self.enter();
-            let (reactor, now) = (self.owner(qp), self.now);
-            self.sessions[session].serving.remove(&qp);
-            self.reactors.at(reactor).log_out(qp, now);
-            self.wake(reactor);
+            self.log_out_channel(session, qp);
             self.after_call();
         }
+    }
+
+    pub(super) fn log_out_channel(&mut self, session: usize, qp: QueuePairId) {
+        let (reactor, now) = (self.owner(qp), self.now);
+        self.sessions[session].serving.remove(&qp);
+        self.reactors.at(reactor).log_out(qp, now);
+        self.wake(reactor);
     }
 
     /// The reactor of a queue pair.

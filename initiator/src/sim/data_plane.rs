@@ -108,7 +108,7 @@ impl SimFabric {
 
     /// Notes what the engine learns from a completion.
     fn tell(&mut self, finished: &Finished) {
-        let completion = finished.completion;
+        let (completion, now) = (finished.completion, self.net.now);
         let Some(qp) = self.net.queue_pairs.get_mut(&completion.qp) else {
             return;
         };
@@ -123,6 +123,7 @@ impl SimFabric {
             (WorkKind::Invalidate, Err(_)) | (WorkKind::Bind, _) => {}
             (WorkKind::Receive, Ok(len)) => {
                 qp.receive_state[slot] = ReceiveSlot::Readable(len as usize);
+                qp.heard = now;
                 let iu = qp.receive_slots[slot][..len as usize].to_vec();
                 self.net.tally.heard(&iu, &qp.leases);
                 let delta = match FromTarget::parse(&iu) {

@@ -66,6 +66,9 @@ impl World {
         let taken_up = self.now + self.spec.limits.fence_pause;
         for place in 0..self.sessions.len() {
             let session = &mut self.sessions[place];
+            if session.detach.is_some() {
+                continue;
+            }
             session.dead.append(&mut session.qps);
             session.serving.clear();
             session.recovery = Some(Recovery {

@@ -44,6 +44,7 @@ impl World {
                 self.wake(reactor);
             }
             Errand::Recover(session) => self.recover(session),
+            Errand::Detach(session) => self.detach_step(session),
             Errand::Login(session) => self.login(session),
             Errand::Succeed(session, qp) => self.succeed(session, qp),
             Errand::Enable => self.fabric().target_mut().profile_mut().enabled = true,

@@ -93,6 +93,10 @@ impl World {
 
     /// A reactor gets a new list of its siblings.
     fn told(&mut self, reactor: usize, session: u32, reactors: Vec<usize>) {
+        if self.is_gone(session) {
+            // The control side tells of nothing behind the end of a session.
+            return;
+        }
         let elsewhere = !reactors.is_empty();
         let text = format!("reactor {reactor} is told of its siblings for session {session}: {reactors:?}");
         let now = self.now;

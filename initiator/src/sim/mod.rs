@@ -13,6 +13,7 @@ mod client;
 mod control;
 mod data_plane;
 mod death;
+mod detach;
 mod events;
 mod fabric;
 mod faults;

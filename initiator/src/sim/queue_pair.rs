@@ -99,6 +99,8 @@ pub(super) struct SimQueuePair {
     pub(super) leases: Leases,
     /// Request limit as the initiator can know it.
     pub(super) credits: i64,
+    /// When an IU of the target was taken last.
+    pub(super) heard: Instant,
     /// Messages keep their order: not before these.
     pub(super) to_target: Instant,
     pub(super) to_initiator: Instant,
@@ -152,6 +154,7 @@ impl SimQueuePair {
             unmarked: false,
             leases: Leases::default(),
             credits: i64::from(sizes.credits),
+            heard: Instant::default(),
             to_target: Instant::default(),
             to_initiator: Instant::default(),
             acknowledged: Instant::default(),

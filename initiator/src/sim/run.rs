@@ -101,6 +101,12 @@ impl World {
         while left > 0 {
             let busy = self.client.pending.len();
             if busy < scenario.depth {
+                if let Some((_, all)) = scenario.detaching.filter(|(at, _)| *at == left) {
+                    self.detach(0);
+                    (1..self.sessions.len()).filter(|_| all).for_each(|session| {
+                        self.detach(u32::try_from(session).unwrap_or(u32::MAX));
+                    });
+                }
                 left -= 1;
                 self.ask(scenario);
                 let pause = scenario.think.draw(&mut self.rng);

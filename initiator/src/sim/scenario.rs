@@ -37,6 +37,8 @@ pub struct Scenario {
     pub restarting: u16,
     /// How often per mille of the requests the daemon dies.
     pub killing: u16,
+    /// Before which request, counted from the last, sessions are detached, and whether all are.
+    pub detaching: Option<(u32, bool)>,
 }
 
 impl Scenario {
@@ -140,6 +142,7 @@ impl Scenario {
             managing: if rng.u8(0..8) == 0 { 30 } else { 0 },
             restarting: if rng.u8(0..8) == 0 { 15 } else { 0 },
             killing: 0,
+            detaching: None,
         };
         // A shared unit must not be reset, so a daemon that died could not be followed by another.
         if rng.u8(0..8) == 0 && scenario.world.fence == Fence::LunReset {
@@ -194,6 +197,9 @@ impl Scenario {
         if rng.u8(0..8) == 0 {
             self.odds.invalid = rng.u16(1..=40);
         }
+        if rng.u8(0..8) == 0 {
+            self.detaching = Some((rng.u32(1..=self.requests), rng.bool()));
+        }
     }
 
     /// Has several reactors share the sessions, or one with all channels.
@@ -219,11 +225,14 @@ impl Scenario {
 impl World {
     /// Makes one random request.
     pub(super) fn ask(&mut self, scenario: &Scenario) {
-        let units: Vec<u32> = self.spec.sessions.iter().flat_map(|spec| spec.luns.clone()).collect();
+        let there = (0..)
+            .zip(&self.spec.sessions)
+            .filter(|(session, _)| !self.is_leaving(*session));
+        let units: Vec<u32> = there.flat_map(|(_, spec)| spec.luns.clone()).collect();
         let Some(number) = self.rng.choice(&units).copied() else {
             return;
         };
-        if Odds::hit(&mut self.rng, scenario.killing) {
+        if Odds::hit(&mut self.rng, scenario.killing) && !self.is_detaching() {
             self.kill_daemon(true);
         }
         let recovering = self
@@ -301,7 +310,7 @@ impl World {
     pub(super) fn scenario(&mut self, number: u32) {
         if self
             .session_of(number)
-            .is_some_and(|session| self.is_recovering(session))
+            .is_none_or(|session| self.is_recovering(session) || self.is_leaving(session))
         {
             return;
         }

@@ -49,6 +49,8 @@ const KINDS: &[&str] = &[
     "command executed behind a lost connection",
     "target restarts",
     "daemon dies",
+    "session detached",
+    "session given up at detach",
     // Logins.
     "login refused: unable to establish",
     "login refused: insufficient resources",

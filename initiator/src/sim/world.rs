@@ -9,6 +9,7 @@ use super::agenda::Agenda;
 use super::check::rule;
 use super::client::{Client, Outcome};
 use super::death::Recovery;
+use super::detach::Detach;
 use super::fabric::SimFabric;
 use super::mailbox::{Mail, Ways};
 use super::odds::Span;
@@ -42,6 +43,8 @@ pub(super) enum Errand {
     Enable,
     /// A new daemon takes a session up.
     Recover(u32),
+    /// The daemon looks how far a detach is.
+    Detach(u32),
     /// For the scenario: it is called back.
     Scenario(u32),
 }
@@ -59,6 +62,8 @@ pub(super) struct Session {
     pub(super) dead: Vec<QueuePairId>,
     /// It waits for a new daemon.
     pub(super) recovery: Option<Recovery>,
+    /// It is being detached, or was.
+    pub(super) detach: Option<Detach>,
     /// When something last happened to a request or a channel of it.
     pub(super) moved: Instant,
 }
@@ -100,6 +105,7 @@ impl World {
                 homes: Vec::new(),
                 dead: Vec::new(),
                 recovery: None,
+                detach: None,
                 moved: Instant::default(),
             })
             .collect();
