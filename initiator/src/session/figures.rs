@@ -12,6 +12,8 @@ pub struct ChannelState {
     pub credits: i64,
     /// Commands sent and not finished.
     pub commands: u32,
+    /// Commands that have their credit and are not sent yet.
+    pub unsent: u32,
     /// Times a command had to wait for credit.
     pub zero_credit: u64,
     /// ABORT TASK sent.
@@ -100,6 +102,7 @@ impl<F: Fabric> Engine<F> {
         Some(ChannelState {
             credits: channel.credits,
             commands: channel.commands_out(),
+            unsent: channel.unsent,
             zero_credit: channel.zero_credit,
             aborts: channel.aborts,
             resets: channel.resets,

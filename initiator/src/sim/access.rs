@@ -52,6 +52,9 @@ impl Net {
             self.checks.broken(self.now, rule::PROTOCOL, what);
             return Some((write, false));
         };
+        if !qp.leases.permits(extent, write) && qp.deceived {
+            return Some((write, false));
+        }
         if !qp.leases.permits(extent, write) {
             let what = format!("the target reaches {extent:?}, which was given up (write: {write})");
             self.checks.broken(self.now, rule::DMA, what);

@@ -106,6 +106,27 @@ impl World {
         self.client.shadow.refresh(|qp| fabric.is_quiet(qp));
     }
 
+    /// The engine, the wire and the target agree on the request limit of every channel, at every step: the engine has counted
+    /// what is not sent yet, and the target what is on its way.
+    pub(super) fn watch_credits(&self) {
+        let fabric = self.reactors.fabric();
+        for &qp in self.sessions.iter().flat_map(|session| &session.qps) {
+            let (Some(state), Some(wire)) = (
+                self.reactors.engine(self.owner(qp)).channel_state(qp),
+                fabric.net.queue_pairs.get(&qp),
+            ) else {
+                continue;
+            };
+            let ours = state.credits + i64::from(state.unsent);
+            let settled = wire.outbound == 0 && wire.untold == 0 && !wire.cut && !wire.is_broken();
+            let theirs = settled.then(|| fabric.target().credits(qp)).flatten();
+            if ours != wire.credits || theirs.is_some_and(|theirs| theirs != wire.credits) {
+                let what = format!("engine {ours}, wire {}, target {theirs:?}", wire.credits);
+                self.broken(rule::CREDIT, format!("qp{}: {what}", qp.0));
+            }
+        }
+    }
+
     /// However many wait, one is sent or ends in the time that an attempt may take, and that the target may then take to give
     /// credit, or a channel does.
     fn watch_progress(&self) {

@@ -48,6 +48,8 @@ pub(super) struct Pending {
     pub(super) removed: bool,
     /// It was sent, at least once.
     sent: bool,
+    /// The target made an answer to it up: what it says of data is not to be believed.
+    forged: bool,
     /// Flushes the disk had seen.
     flushes: u64,
     /// Reported as a read whose data is still with the engine.
@@ -115,6 +117,7 @@ impl Client {
             parted: (0, 0),
             removed: false,
             sent: false,
+            forged: false,
             flushes: fabric.target().executed(lun.0).2,
             taking: false,
         };
@@ -139,6 +142,7 @@ impl Client {
             parted: (0, 0),
             removed: false,
             sent: false,
+            forged: false,
             flushes: 0,
             taking: false,
         };
@@ -154,6 +158,16 @@ impl Client {
         };
         let pending = self.pending.values_mut().find(own)?;
         (!std::mem::replace(&mut pending.sent, true)).then_some(pending)
+    }
+
+    /// The target made up an answer to a command. Which flush one is for nobody can tell.
+    pub(super) fn forged(&mut self, lun: u64, cdb: &[u8; 16]) {
+        let extent = super::target::extent_of(cdb);
+        let write = matches!(cdb[0], 0x2a | 0x8a);
+        for pending in self.pending.values_mut().filter(|pending| pending.lun == lun) {
+            let (range, own) = (pending.range(), pending.is_write() == write);
+            pending.forged |= own && range.map(|range| range.lba) == extent.map(|(lba, _)| lba);
+        }
     }
 
     /// The data of a write.
@@ -256,7 +270,9 @@ impl Client {
             return;
         };
         let Some(range) = pending.range() else { return };
-        if let Err(what) = self.shadow.compare(range, pending.block_size as usize, &data) {
+        if let Err(what) = self.shadow.compare(range, pending.block_size as usize, &data)
+            && !pending.forged
+        {
             fabric.net.broken(rule::DATA, format!("read {id:?}: {what}"));
         }
         self.shadow.end(range, false);
@@ -272,7 +288,7 @@ impl Client {
         if let Some(range) = pending.range() {
             self.shadow.end(range, pending.is_write());
             self.judge(fabric, &pending, id, range, result, dead);
-        } else if result.is_ok() && fabric.target().executed(pending.lun).2 <= pending.flushes {
+        } else if result.is_ok() && !pending.forged && fabric.target().executed(pending.lun).2 <= pending.flushes {
             let what = format!("flush {id:?} without SYNCHRONIZE CACHE");
             fabric.net.broken(rule::ACKNOWLEDGED, what);
         }
@@ -293,6 +309,8 @@ impl Client {
             Ok(_) if !pending.is_write() => {
                 fabric.net.broken(rule::DATA, format!("read {id:?} ended without data"));
             }
+            // It may not have been carried out at all.
+            Ok(_) if pending.forged => self.shadow.doubtful(range, id.0, dead),
             Ok(len) => {
                 let known = fabric.target().acknowledged(pending.lun, id.0);
                 if !known || len != range.blocks * pending.block_size {

@@ -92,6 +92,7 @@ impl SimFabric {
                 }
                 (Some(1), Ok(()))
             }
+            Ok(FromInitiator::Logout(_)) => (Some(1), Ok(())),
             _ => (None, Ok(())),
         };
         if let Some(needed) = needed {
@@ -123,11 +124,16 @@ impl SimFabric {
             (WorkKind::Invalidate, Err(_)) | (WorkKind::Bind, _) => {}
             (WorkKind::Receive, Ok(len)) => {
                 qp.receive_state[slot] = ReceiveSlot::Readable(len as usize);
-                qp.heard = now;
+                (qp.heard, qp.untold) = (now, qp.untold.saturating_sub(1));
                 let iu = qp.receive_slots[slot][..len as usize].to_vec();
                 self.net.tally.heard(&iu, &qp.leases);
                 let delta = match FromTarget::parse(&iu) {
                     Ok(FromTarget::Response(response)) => {
+                        if qp.forged.contains(&response.tag)
+                            && let Some(lease) = qp.leases.unanswered(response.tag)
+                        {
+                            self.net.forged.push((lease.lun, lease.cdb));
+                        }
                         if let (Some(lease), Some(at_once)) = (qp.leases.sent_with(response.tag), again(&response)) {
                             self.net.refusals.push((completion.qp, lease.lun, lease.cdb, at_once));
                         }
@@ -265,6 +271,7 @@ impl Fabric for SimFabric {
             return;
         };
         qp.post(slot, Work::Send { len, payload });
+        qp.outbound += 1;
         self.book(id, slot, &iu, payload);
         self.net.note_iu(id, &iu, true);
     }

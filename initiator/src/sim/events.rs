@@ -61,6 +61,9 @@ impl World {
 
     /// Looks at everything a call may have changed.
     pub(super) fn after_call(&mut self) {
+        for (lun, cdb) in std::mem::take(&mut self.fabric().net.forged) {
+            self.client.forged(lun, &cdb);
+        }
         self.watch_refusals();
         for reactor in 0..self.reactors.count() {
             while let Some(event) = self.reactors.at(reactor).next_event() {
@@ -79,6 +82,7 @@ impl World {
                 self.wake(reactor);
             }
         }
+        self.watch_credits();
         self.watch_time();
     }
 

@@ -98,6 +98,7 @@ impl SimFabric {
             finished: VecDeque::new(),
             heard: Instant::default(),
             notices: VecDeque::new(),
+            forged: Vec::new(),
             posts: Vec::new(),
             refusals: Vec::new(),
             checks: Checks::default(),
@@ -264,6 +265,16 @@ impl SimFabric {
 
     /// The target sends these bytes as an IU.
     pub fn send_raw(&mut self, qp: QueuePairId, iu: Vec<u8>) {
+        self.net.send_to_initiator(qp, iu);
+    }
+
+    /// The same where the IU may be made up: a target that answers a command does no more about it, and the data of that is
+    /// its own business.
+    pub fn send_forged(&mut self, qp: QueuePairId, iu: Vec<u8>) {
+        self.target.note_forged(qp, &iu, &mut self.net);
+        if let Some(state) = self.net.queue_pairs.get_mut(&qp) {
+            state.deceived = true;
+        }
         self.net.send_to_initiator(qp, iu);
     }
 

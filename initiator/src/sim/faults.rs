@@ -56,6 +56,9 @@ impl Net {
             }
         }
         for _ in 0..count + self.rng.u16(0..=2) {
+            if let Some(qp) = self.queue_pairs.get_mut(&id) {
+                qp.untold += 1;
+            }
             self.deliver(id, iu.clone());
         }
         if self.rng.u8(0..4) > 0 {

@@ -106,6 +106,11 @@ impl Leases {
         self.leases.iter().find(waits)
     }
 
+    /// The command with this tag, as long as it was not answered.
+    pub(super) fn unanswered(&self, tag: u64) -> Option<&Lease> {
+        self.leases.iter().find(|lease| lease.tag == tag && !lease.answered)
+    }
+
     /// The engine was told that the SEND of a slot is over.
     pub(super) fn sent(&mut self, slot: u16) {
         for lease in &mut self.leases {

@@ -84,6 +84,8 @@ pub(super) struct Net {
     pub(super) heard: Instant,
     /// Disconnections the initiator's connection manager reports.
     pub(super) notices: VecDeque<QueuePairId>,
+    /// Commands since the last look whose answer was made up: logical unit and CDB.
+    pub(super) forged: Vec<(u64, [u8; 16])>,
     /// Commands posted since the last look: queue pair, logical unit and CDB.
     pub(super) posts: Vec<(QueuePairId, u64, [u8; 16])>,
     /// Commands the engine heard since the last look that it is to send again: the same, and whether at once.
@@ -175,6 +177,7 @@ impl Net {
         let at = (self.now + ack).max(qp.acknowledged + Duration::from_nanos(1));
         qp.acknowledged = at;
         self.agenda.add(at, Happening::Acknowledge(id));
+        qp.outbound = qp.outbound.saturating_sub(1);
         Some(Upcall::Iu(id, iu))
     }
 
@@ -292,6 +295,7 @@ impl Net {
             return;
         };
         let hop = self.profile.hop.draw(&mut self.rng);
+        qp.untold += 1;
         let at = (self.now + hop).max(qp.to_initiator + Duration::from_nanos(1));
         qp.to_initiator = at;
         self.agenda.add(at, Happening::Deliver(id, iu));

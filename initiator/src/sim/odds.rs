@@ -110,6 +110,11 @@ pub struct Odds {
     pub stale: u16,
     /// Per response: unreadable bytes follow.
     pub garbage: u16,
+    /// Per response: one follows that is made up: for another command, for one that is not sent yet or for none, with any
+    /// change of the request limit.
+    pub forge: u16,
+    /// Per response: it lies about how much was moved.
+    pub lie: u16,
     /// Per response: an IU longer than agreed follows.
     pub oversized: u16,
     /// Per response: SRP_AER_REQ follows.
@@ -218,6 +223,79 @@ impl Odds {
         odds
     }
 
+    /// All rates, by name.
+    pub(super) fn rates(&mut self) -> Vec<(&'static str, &mut u16)> {
+        // Taken apart, so that none can be forgotten.
+        let Self {
+            unit_attention,
+            busy,
+            task_set_full,
+            short,
+            check,
+            invalid,
+            swallow,
+            slow,
+            duplicate,
+            stale,
+            garbage,
+            forge,
+            lie,
+            oversized,
+            async_event,
+            logout,
+            task_silent,
+            task_late,
+            task_refused,
+            task_stray,
+            break_local,
+            cut,
+            disconnect,
+            refuse_post,
+            refuse_marker,
+            refuse_login,
+            fail_bind,
+            trespass,
+            burst,
+            unacknowledged,
+            late,
+            backlog,
+        } = self;
+        vec![
+            ("unit_attention", unit_attention),
+            ("busy", busy),
+            ("task_set_full", task_set_full),
+            ("short", short),
+            ("check", check),
+            ("invalid", invalid),
+            ("swallow", swallow),
+            ("slow", slow),
+            ("duplicate", duplicate),
+            ("stale", stale),
+            ("garbage", garbage),
+            ("forge", forge),
+            ("lie", lie),
+            ("oversized", oversized),
+            ("async_event", async_event),
+            ("logout", logout),
+            ("task_silent", task_silent),
+            ("task_late", task_late),
+            ("task_refused", task_refused),
+            ("task_stray", task_stray),
+            ("break_local", break_local),
+            ("cut", cut),
+            ("disconnect", disconnect),
+            ("refuse_post", refuse_post),
+            ("refuse_marker", refuse_marker),
+            ("refuse_login", refuse_login),
+            ("fail_bind", fail_bind),
+            ("trespass", trespass),
+            ("burst", burst),
+            ("unacknowledged", unacknowledged),
+            ("late", late),
+            ("backlog", backlog),
+        ]
+    }
+
     /// Whether something that happens `per_mille` of the time happens now.
     pub(super) fn hit(rng: &mut Rng, per_mille: u16) -> bool {
         per_mille > 0 && rng.u16(0..1000) < per_mille
@@ -276,6 +354,7 @@ impl Function {
             Self::Done => "task management done",
             Self::Late(_) => "task management takes seconds",
             Self::Silent { .. } => "task management not answered",
+            Self::Answered(TaskResponse::Missing) => "task management answered without a code",
             Self::Answered(_) => "task management not complete",
             Self::DoneWithResponse => "response behind the abort of its command",
         }

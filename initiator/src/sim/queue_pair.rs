@@ -1,6 +1,6 @@
 //! One simulated queue pair: slots, arenas, what is posted, and the state.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::lease::Leases;
 use super::window::{Opening, Windows};
@@ -99,6 +99,14 @@ pub(super) struct SimQueuePair {
     pub(super) leases: Leases,
     /// Request limit as the initiator can know it.
     pub(super) credits: i64,
+    /// Requests that are posted and have not come to the target.
+    pub(super) outbound: u32,
+    /// IUs the target has sent that have not been taken.
+    pub(super) untold: u32,
+    /// Tags that responses were made up for.
+    pub(super) forged: BTreeSet<u64>,
+    /// Anything was made up by who does not know what the target does.
+    pub(super) deceived: bool,
     /// When an IU of the target was taken last.
     pub(super) heard: Instant,
     /// Messages keep their order: not before these.
@@ -154,6 +162,10 @@ impl SimQueuePair {
             unmarked: false,
             leases: Leases::default(),
             credits: i64::from(sizes.credits),
+            outbound: 0,
+            untold: 0,
+            forged: BTreeSet::new(),
+            deceived: false,
             heard: Instant::default(),
             to_target: Instant::default(),
             to_initiator: Instant::default(),

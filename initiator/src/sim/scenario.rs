@@ -198,6 +198,10 @@ impl Scenario {
             self.odds.invalid = rng.u16(1..=40);
         }
         if rng.u8(0..8) == 0 {
+            self.odds.forge = rng.u16(1..=30);
+            self.odds.lie = rng.u16(1..=60);
+        }
+        if rng.u8(0..8) == 0 {
             self.detaching = Some((rng.u32(1..=self.requests), rng.bool()));
         }
     }

@@ -48,7 +48,12 @@ impl Credit {
 
     /// A request is over without a response of its own.
     pub(super) fn owe(&mut self) {
-        self.owed += 1;
+        self.owe_more(1);
+    }
+
+    /// So many, whatever was made up before.
+    pub(super) fn owe_more(&mut self, count: i32) {
+        self.owed = self.owed.saturating_add(count);
     }
 
     /// SRP_CRED_RSP came.
@@ -59,7 +64,12 @@ impl Credit {
     pub(super) fn grant(&mut self, delta: i32) {
         self.limit += i64::from(delta);
         self.most += i64::from(delta.max(0));
-        self.owed = (self.owed - delta).max(0);
+        self.owed = self.owed.saturating_sub(delta).max(0);
+    }
+
+    /// Whether SRP_CRED_REQ waits for its answer.
+    pub(super) fn is_asking(&self) -> bool {
+        self.request.is_some()
     }
 
     fn choose(&self, policy: CreditPolicy, last: bool, rng: &mut Rng) -> i32 {

@@ -70,6 +70,7 @@ impl Target {
             event: None,
             old_tags: VecDeque::new(),
             backlog: Backlog::default(),
+            answered: Default::default(),
         };
         self.channels.insert(qp, channel);
         let response = LoginResponse {

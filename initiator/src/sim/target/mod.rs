@@ -4,6 +4,7 @@
 mod backlog;
 mod credit;
 mod disk;
+mod forge;
 mod function;
 mod login;
 mod pages;
@@ -120,6 +121,8 @@ pub(super) struct TargetChannel {
     event: Option<u64>,
     old_tags: VecDeque<u64>,
     backlog: Backlog,
+    /// Tags that were answered before their commands came: nothing is done about these.
+    answered: BTreeSet<u64>,
 }
 
 /// The next step of a task.
@@ -300,6 +303,9 @@ impl Target {
         }
         if matches!(command.data, Data::WriteImmediate { .. }) && !channel.immediate {
             net.broken(rule::PROTOCOL, "immediate data that was not granted");
+        }
+        if channel.answered.remove(&tag) {
+            return channel.credit.owe();
         }
         channel.outstanding += 1;
         let mut buffer = Vec::new();

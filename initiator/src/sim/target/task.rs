@@ -22,7 +22,7 @@ pub(super) enum Memory {
 }
 
 impl Memory {
-    fn len(&self) -> u32 {
+    pub(super) fn len(&self) -> u32 {
         match self {
             Self::None => 0,
             Self::In(list) | Self::Out(list) => list.iter().map(|descriptor| descriptor.len).sum(),
@@ -65,8 +65,8 @@ pub(super) struct Task {
     pub(super) tag: u64,
     pub(super) lun: u64,
     pub(super) stage: Stage,
-    cdb: Cdb,
-    memory: Memory,
+    pub(super) cdb: Cdb,
+    pub(super) memory: Memory,
     buffer: Vec<u8>,
     offset: u32,
     injection: Option<Injection>,
@@ -237,7 +237,7 @@ impl Target {
         }
     }
 
-    fn abandon(&mut self, serial: u64) {
+    pub(super) fn abandon(&mut self, serial: u64) {
         if let Some(task) = self.tasks.remove(&serial)
             && let Some(channel) = self.channels.get_mut(&task.qp)
         {
@@ -268,6 +268,7 @@ impl Target {
         {
             self.good.insert((task.lun, stamp_of(&task.buffer)));
         }
+        let residual = self.lie(&task, residual, net);
         let refused = matches!(task.injection, Some(Injection::Refused));
         let response = Response {
             tag: task.tag,
@@ -314,10 +315,18 @@ impl Target {
             net.tally.count("unreadable IU");
             let mut iu = vec![0; net.rng.usize(0..self.profile.max_response_len as usize)];
             net.rng.fill(&mut iu);
-            if FromTarget::parse(&iu).is_ok() {
+            if matches!(
+                FromTarget::parse(&iu),
+                Ok(FromTarget::CreditRequest(_) | FromTarget::AsyncEvent(_))
+            ) {
+                // It would wait for an answer to that.
                 iu[0] = 0x55;
             }
+            self.note_forged(qp, &iu, net);
             net.send_to_initiator(qp, iu);
+        }
+        if Odds::hit(&mut net.rng, odds.forge) {
+            self.forge(qp, net);
         }
         if Odds::hit(&mut net.rng, odds.oversized) {
             net.tally.count("IU longer than agreed");
@@ -342,7 +351,7 @@ impl Target {
     /// A delta that is sent again counts again.
     fn regrant(&mut self, qp: QueuePairId, delta: i32) {
         if let Some(channel) = self.channels.get_mut(&qp) {
-            (0..delta).for_each(|_| channel.credit.owe());
+            channel.credit.owe_more(delta.max(0));
             channel.credit.grant(delta);
         }
     }

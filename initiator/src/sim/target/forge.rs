@@ -1,0 +1,126 @@
+//! A target that lies: answers it makes up, and what it says of the data it moved.
+//!
+//! Whoever answers a command is done with it, however untrue the answer is: one that goes on with what it has answered reaches memory
+//! that was given up, and nothing but a window helps against that. So commands that an answer was made up for are dropped, and their
+//! data is not looked at.
+
+use super::Target;
+use super::task::Task;
+use crate::fabric::QueuePairId;
+use crate::scsi::outcome::{BUSY, CHECK_CONDITION, GOOD, TASK_ABORTED, TASK_SET_FULL};
+use crate::sim::net::Net;
+use crate::sim::odds::Odds;
+use crate::wire::{FromTarget, Residual, Response};
+
+impl Target {
+    /// Makes a response up, or changes the request limit out of all bounds.
+    pub(super) fn forge(&mut self, qp: QueuePairId, net: &mut Net) {
+        let Some(channel) = self.channels.get(&qp).filter(|channel| channel.alive) else {
+            return;
+        };
+        let delta = *net.rng.choice(&[i32::MAX, i32::MIN, 0, 0, 1, -2]).unwrap_or(&0);
+        if delta.unsigned_abs() > 2 {
+            net.tally.count("request limit changed by 2^31");
+            if !channel.credit.is_asking() && net.rng.bool() {
+                return self.request_credit(qp, delta, net);
+            }
+        }
+        let live: Vec<u64> = self
+            .tasks
+            .values()
+            .filter(|task| task.qp == qp)
+            .map(|task| task.tag)
+            .collect();
+        let old = channel.old_tags.back().copied();
+        let (tag, what) = match (net.rng.u8(0..4), net.rng.choice(&live), old) {
+            (0 | 1, Some(tag), _) => (*tag, "response made up for another command"),
+            // The next of its slot: it may be waiting for its data, or be on its way.
+            (2, _, Some(old)) => (old + (1 << 16), "response made up for a command not sent yet"),
+            _ => (net.rng.u64(..) | 0xffff, "response made up for no command"),
+        };
+        net.tally.count(what);
+        let statuses = [
+            GOOD,
+            GOOD,
+            GOOD,
+            BUSY,
+            TASK_SET_FULL,
+            TASK_ABORTED,
+            CHECK_CONDITION,
+            0xff,
+        ];
+        let response = Response {
+            tag,
+            request_limit_delta: delta,
+            status: *net.rng.choice(&statuses).unwrap_or(&GOOD),
+            data_out_residual: untrue(net),
+            data_in_residual: untrue(net),
+            response_code: *net.rng.choice(&[None, None, Some(0), Some(2)]).unwrap_or(&None),
+            sense: None,
+        };
+        let mut iu = vec![0; self.profile.max_response_len as usize];
+        let Ok(len) = response.emit(&mut iu) else { return };
+        iu.truncate(len);
+        self.note_forged(qp, &iu, net);
+        net.send_to_initiator(qp, iu);
+    }
+
+    /// Keeps the books for an IU that is made up.
+    pub(in crate::sim) fn note_forged(&mut self, qp: QueuePairId, iu: &[u8], net: &mut Net) {
+        let Ok(FromTarget::Response(response)) = FromTarget::parse(iu) else {
+            return;
+        };
+        let (Some(channel), Some(state)) = (self.channels.get_mut(&qp), net.queue_pairs.get_mut(&qp)) else {
+            return;
+        };
+        state.forged.insert(response.tag);
+        let mut tasks = self.tasks.iter();
+        let task = tasks.find(|(_, task)| task.qp == qp && task.tag == response.tag);
+        match task.map(|(serial, _)| *serial) {
+            Some(serial) => {
+                channel.credit.owe();
+                channel.credit.grant(response.request_limit_delta);
+                self.abandon(serial);
+            }
+            None => {
+                channel.credit.grant(response.request_limit_delta);
+                channel.answered.insert(response.tag);
+            }
+        }
+    }
+
+    /// What is said of the data that was moved, maybe not the truth.
+    pub(super) fn lie(&mut self, task: &Task, truth: Option<Residual>, net: &mut Net) -> Option<Residual> {
+        if task.memory.len() == 0 || !Odds::hit(&mut net.rng, net.odds.lie) {
+            return truth;
+        }
+        let len = task.memory.len();
+        let counts = [1, len, len.saturating_add(1), u32::MAX];
+        let count = *net.rng.choice(&counts).unwrap_or(&len);
+        let untrue = match net.rng.u8(0..4) {
+            0 if truth.is_some() => None,
+            0 | 1 => Some(Residual::Over(count)),
+            _ => Some(Residual::Under(count)),
+        };
+        net.tally.count(match untrue {
+            None => "transfer that was cut short, and nothing said of it",
+            Some(_) => "residual made up",
+        });
+        // More is said to be there than came.
+        if let Some(state) = net.queue_pairs.get_mut(&task.qp)
+            && truth.is_some()
+        {
+            state.forged.insert(task.tag);
+        }
+        untrue
+    }
+}
+
+fn untrue(net: &mut Net) -> Option<Residual> {
+    let count = *net.rng.choice(&[0, 1, 512, u32::MAX]).unwrap_or(&0);
+    match net.rng.u8(0..4) {
+        0 => Some(Residual::Over(count)),
+        1 => Some(Residual::Under(count)),
+        _ => None,
+    }
+}
