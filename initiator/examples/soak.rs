@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use srp_initiator::sim::{Tally, run_seed};
+use srp_initiator::sim::{Failure, Scenario, Tally, run_seed, shrink};
 
 /// Failures after which it is no use to go on.
 const ENOUGH: usize = 10;
@@ -26,7 +26,16 @@ fn number(name: &str) -> Option<u64> {
     }
 }
 
+/// The failure of a seed, and the smallest run that fails the same way.
+fn report(failure: &Failure) -> String {
+    let (smallest, small) = shrink(&Scenario::from_seed(failure.seed), failure);
+    let what = smallest.describe();
+    format!("{failure}\nThe same in small: {what}\n{small}")
+}
+
 fn main() -> ExitCode {
+    // One line for each: the trace says what led there, and there are many when a failure is made smaller.
+    std::panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
     if let Some(seed) = number("--seed") {
         return match run_seed(seed) {
             Ok(mut world) => {
@@ -34,7 +43,7 @@ fn main() -> ExitCode {
                 ExitCode::SUCCESS
             }
             Err(failure) => {
-                println!("{failure}");
+                println!("{}", report(&failure));
                 ExitCode::FAILURE
             }
         };
@@ -59,8 +68,9 @@ fn main() -> ExitCode {
                     match run_seed(seed) {
                         Ok(mut world) => tally.add(world.fabric().tally()),
                         Err(failure) => {
+                            let report = report(&failure);
                             if let Ok(mut failed) = failed.lock() {
-                                println!("{failure}seed {seed} fails; --seed {seed} replays it");
+                                println!("{report}seed {seed} fails; --seed {seed} replays it");
                                 failed.push(seed);
                             }
                         }

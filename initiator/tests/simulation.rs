@@ -2,7 +2,7 @@
 //!
 //! `SRP_SIM_SEED=n` replays one seed, `SRP_SIM_SEEDS=n` sets how many are run, `SRP_SIM_FIRST=n` the first.
 
-use srp_initiator::sim::{Tally, run_seed};
+use srp_initiator::sim::{Scenario, Tally, run_seed, shrink};
 
 /// Seeds of an ordinary run: enough for every kind of fault to happen.
 const SEEDS: u64 = 3000;
@@ -28,7 +28,8 @@ fn seeds_pass_and_cover_every_kind_of_fault() {
         match run_seed(seed) {
             Ok(mut world) => tally.add(world.fabric().tally()),
             Err(failure) if failed.is_empty() => {
-                eprintln!("{failure}");
+                let (smallest, small) = shrink(&Scenario::from_seed(seed), &failure);
+                eprintln!("{}{}\n{small}", failure.summary(), smallest.describe());
                 failed.push(seed);
             }
             Err(failure) => {

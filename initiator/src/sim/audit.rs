@@ -63,11 +63,12 @@ impl World {
         // A reset that was sent before and is never answered keeps its writes until their time is over.
         let fence = limits.fence_pause + limits.busy;
         let waiting = u32::try_from(self.client.pending.len()).unwrap_or(u32::MAX);
+        let slow = self.spec.target.slow.map_or(Duration::ZERO, |(_, span)| span.end());
         let turn = match self.spec.target.credit {
             // With what a login brings, as little as one request is served, and a UNIT ATTENTION may take even that: only
             // their own time limits end them.
             CreditPolicy::Never => self.request_limit(),
-            _ => profile.service.end() + limits.backoff + SLACK / 4,
+            _ => profile.service.end().max(slow) + limits.backoff + SLACK / 4,
         };
         // A reset that others want may end a command without an answer, so that it is sent twice.
         self.attempt_limit() * 2 + fence + outage + turn * waiting

@@ -1,9 +1,9 @@
 //! What the world does when its time has come, and when the engine speaks.
 
 use super::check::rule;
-use super::odds::Odds;
+use super::odds::{Odds, Span};
 use super::world::{Errand, SLACK, World};
-use crate::fabric::{Extent, Fabric, QueuePairId};
+use crate::fabric::{Extent, Fabric, QueuePairId, WorkError};
 use crate::scsi::{BlockError, Lun};
 use crate::session::{BlockResult, ChannelError, Event, LunKey, RequestId};
 use crate::time::Instant;
@@ -44,6 +44,7 @@ impl World {
                 self.wake(reactor);
             }
             Errand::Recover(session) => self.recover(session),
+            Errand::Strike(span) => self.break_one(span),
             Errand::Detach(session) => self.detach_step(session),
             Errand::Login(session) => self.login(session),
             Errand::Succeed(session, qp) => self.succeed(session, qp),
@@ -57,6 +58,25 @@ impl World {
             }
             Errand::Scenario(what) => self.scenario(what),
         }
+    }
+
+    /// A connection breaks, whether anything is under way on it or not.
+    fn break_one(&mut self, span: Span) {
+        if self.over_by.is_some() {
+            return;
+        }
+        let pairs: Vec<QueuePairId> = self.reactors.fabric().net.queue_pairs.keys().copied().collect();
+        if let Some(qp) = self.rng.choice(&pairs).copied() {
+            let fault = self.rng.u8(0..3);
+            let net = &mut self.fabric().net;
+            net.tally.count("fault at a time of its own");
+            match fault {
+                0 => net.fail(qp, Some(WorkError::Remote)),
+                1 => net.cut(qp),
+                _ => net.disconnect(qp),
+            }
+        }
+        self.after(span, Errand::Strike(span));
     }
 
     /// Looks at everything a call may have changed.

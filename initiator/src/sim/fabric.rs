@@ -165,7 +165,7 @@ impl SimFabric {
         let sizes = Sizes {
             plan,
             send_slot: response.max_it_iu_len.min(requested).min(send_slot) as usize,
-            receive_slot: self.target.profile().max_response_len as usize,
+            receive_slot: response.max_ti_iu_len as usize,
             arena,
             credits: response.request_limit_delta,
             exposure,

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::check::Violation;
 use super::scenario::Scenario;
-use super::world::World;
+use super::world::{Errand, World};
 
 /// A run that failed: rules were broken, or the engine panicked.
 #[derive(Clone, Debug)]
@@ -19,6 +19,8 @@ pub struct Failure {
     pub panic: Option<String>,
     /// The last events.
     pub trace: String,
+    /// How many there were in all.
+    pub events: u64,
 }
 
 impl Failure {
@@ -29,6 +31,7 @@ impl Failure {
             violations: fabric.violations(),
             panic,
             trace: fabric.trace(),
+            events: fabric.net.trace.total,
         })
     }
 
@@ -77,6 +80,7 @@ pub fn run(scenario: &Scenario) -> Result<World, Box<Failure>> {
             violations: Vec::new(),
             panic: Some(message(panic.as_ref())),
             trace: String::new(),
+            events: 0,
         })
     })?;
     match catch_unwind(AssertUnwindSafe(|| world.drive(scenario))) {
@@ -97,6 +101,9 @@ impl World {
         self.fabric().set_odds(scenario.odds);
         let credit = self.spec.target.credit.name();
         self.fabric().net.tally.count(credit);
+        if let Some(span) = scenario.striking {
+            self.after(span, Errand::Strike(span));
+        }
         let mut left = scenario.requests;
         while left > 0 {
             let busy = self.client.pending.len();

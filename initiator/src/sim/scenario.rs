@@ -37,6 +37,8 @@ pub struct Scenario {
     pub restarting: u16,
     /// How often per mille of the requests the daemon dies.
     pub killing: u16,
+    /// Between two faults of connections, at times nothing else has to do with.
+    pub striking: Option<Span>,
     /// Before which request, counted from the last, sessions are detached, and whether all are.
     pub detaching: Option<(u32, bool)>,
 }
@@ -142,6 +144,7 @@ impl Scenario {
             managing: if rng.u8(0..8) == 0 { 30 } else { 0 },
             restarting: if rng.u8(0..8) == 0 { 15 } else { 0 },
             killing: 0,
+            striking: None,
             detaching: None,
         };
         // A shared unit must not be reset, so a daemon that died could not be followed by another.
@@ -201,6 +204,18 @@ impl Scenario {
             self.odds.forge = rng.u16(1..=30);
             self.odds.lie = rng.u16(1..=60);
         }
+        if rng.u8(0..8) == 0 {
+            let most = *rng.choice(&[20_000, 1_000_000, 10_000_000]).unwrap_or(&1_000_000);
+            self.striking = Some(Span::micros(0, most));
+        }
+        let target = &mut self.world.target;
+        if rng.u8(0..8) == 0 {
+            target.slow = rng
+                .choice(&target.disks)
+                .map(|disk| (disk.lun, Span::micros(0, 5_000_000)));
+        }
+        target.max_response_len = *rng.choice(&[64, 100, 256, 1024]).unwrap_or(&256);
+        target.full_responses = rng.bool();
         if rng.u8(0..8) == 0 {
             self.detaching = Some((rng.u32(1..=self.requests), rng.bool()));
         }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 
-use crate::fabric::{Completion, QueuePairId, WorkKind};
+use crate::fabric::{Completion, QueuePairId, WorkError, WorkKind};
 use crate::scsi::cdb::Operation;
 use crate::time::Instant;
 use crate::wire::response::Residual;
@@ -39,11 +39,19 @@ struct Line {
     note: Note,
 }
 
+impl Line {
+    fn is_flushed(&self) -> bool {
+        matches!(&self.note, Note::Taken(completion) if completion.result == Err(WorkError::Flushed))
+    }
+}
+
 /// A ring of notes.
 #[derive(Debug)]
 pub(super) struct Trace {
     lines: VecDeque<Line>,
     kept: usize,
+    /// How many there were, those that are not kept any more among them.
+    pub(super) total: u64,
 }
 
 impl Trace {
@@ -51,6 +59,7 @@ impl Trace {
         Self {
             lines: VecDeque::new(),
             kept,
+            total: 0,
         }
     }
 
@@ -58,6 +67,7 @@ impl Trace {
         if self.lines.len() == self.kept {
             self.lines.pop_front();
         }
+        self.total += 1;
         self.lines.push_back(Line { at, qp, credits, note });
     }
 
@@ -67,11 +77,17 @@ impl Trace {
 
     pub(super) fn print(&self) -> String {
         let mut out = String::new();
-        for line in &self.lines {
+        let mut lines = self.lines.iter().peekable();
+        while let Some(line) = lines.next() {
+            let mut flushed = usize::from(line.is_flushed());
+            while flushed > 0 && lines.next_if(|next| next.is_flushed() && next.qp == line.qp).is_some() {
+                flushed += 1;
+            }
             let micros = line.at.as_nanos() / 1000;
             let qp = line.qp.map_or(String::new(), |qp| format!("qp{}", qp.0));
             let _ = write!(out, "{micros:>11} us {qp:<5} ");
             let _ = match &line.note {
+                _ if flushed > 1 => writeln!(out, "   {flushed} requests flushed"),
                 Note::ToTarget(iu, len) => {
                     writeln!(out, "-> {} credits={}", from_initiator(iu, *len), line.credits)
                 }

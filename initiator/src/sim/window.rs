@@ -194,7 +194,9 @@ impl Net {
             }
         };
         let trespass = Trespass { memory, access };
-        self.within(Span::micros(0, 3000), Happening::Trespass(over, trespass));
+        // Before the answer is there, or when the window should be closed.
+        let late = if self.rng.bool() { 20 } else { 3000 };
+        self.within(Span::micros(0, late), Happening::Trespass(over, trespass));
     }
 
     /// The access is tried. Nothing is moved: a target may make of its own command's data what it likes.

@@ -43,6 +43,8 @@ pub(super) enum Errand {
     Enable,
     /// A new daemon takes a session up.
     Recover(u32),
+    /// Something happens to a connection, and again after such a time.
+    Strike(Span),
     /// The daemon looks how far a detach is.
     Detach(u32),
     /// For the scenario: it is called back.

@@ -77,7 +77,7 @@ impl Target {
             tag: request.tag,
             request_limit_delta: self.profile.request_limit,
             max_it_iu_len: self.profile.max_request_len,
-            max_ti_iu_len: request.max_it_iu_len,
+            max_ti_iu_len: self.profile.max_response_len,
             buffer_formats: FORMAT_DIRECT | FORMAT_INDIRECT,
             multichannel: result,
             immediate_data: immediate,

@@ -16,7 +16,7 @@ use srp_addressing::PortId;
 
 use super::check::rule;
 use super::net::Net;
-use super::odds::{CreditPolicy, Function, Injection};
+use super::odds::{CreditPolicy, Function, Injection, Span};
 use crate::fabric::QueuePairId;
 use crate::scsi::Cdb;
 use crate::scsi::cdb::Operation;
@@ -59,8 +59,12 @@ pub struct TargetProfile {
     pub multichannel: bool,
     /// Longest IU taken (`srp_max_req_size`).
     pub max_request_len: u32,
-    /// Longest IU sent (`srp_max_rsp_size`).
+    /// Longest IU sent (`srp_max_rsp_size`), as granted at login.
     pub max_response_len: u32,
+    /// Sense data is padded, so that its response is as long as agreed.
+    pub full_responses: bool,
+    /// A logical unit takes this long for each command that touches the medium.
+    pub slow: Option<(u64, Span)>,
     /// Requests granted at login.
     pub request_limit: i32,
     /// How credit comes back.
@@ -88,6 +92,8 @@ impl Default for TargetProfile {
             multichannel: true,
             max_request_len: 8276,
             max_response_len: 256,
+            full_responses: false,
+            slow: None,
             request_limit: 128,
             credit: CreditPolicy::Each,
             attention_at_login: false,
@@ -345,7 +351,16 @@ impl Target {
 
     /// Sends a response.
     fn send_response(&mut self, qp: QueuePairId, response: &Response<'_>, net: &mut Net) {
-        let mut iu = vec![0; self.profile.max_response_len as usize];
+        let longest = self.profile.max_response_len as usize;
+        let mut iu = vec![0; longest];
+        let (mut sense, mut response) = (Vec::new(), *response);
+        if let Some(bytes) = response.sense.filter(|_| self.profile.full_responses) {
+            let data = response.response_code.map_or(0, |_| 4);
+            sense.extend_from_slice(bytes);
+            sense.resize(longest - Response::FIXED_LEN - data, 0);
+            response.sense = Some(&sense);
+            net.tally.count("response as long as agreed");
+        }
         match response.emit(&mut iu) {
             Ok(len) => iu.truncate(len),
             Err(error) => return net.broken(rule::PROTOCOL, error.to_string()),

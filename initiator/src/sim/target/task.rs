@@ -135,6 +135,13 @@ impl Target {
             None
         };
         let mut service = net.profile.service;
+        if let Some((lun, span)) = self.profile.slow
+            && medium
+            && lun == task.lun
+        {
+            net.tally.count("command of a slow unit");
+            service = span;
+        }
         if let Some(injection) = task.injection {
             if injection != Injection::Duplicate {
                 // Those are counted when they are sent.
