@@ -24,13 +24,13 @@ pub(crate) fn hostile(input: &[u8]) {
         let (iu, behind) = behind.split_at(behind.len().min(usize::from(*len)));
         rest = behind;
         if let Some(qp) = world.qp(0) {
-            world.fabric().send_raw(qp, iu.to_vec());
+            world.fabric().send_forged(qp, iu.to_vec());
         }
         for _ in 0..4 {
             world.step();
         }
     }
-    // What a lying target does to its own data is its business; every request ends all the same.
+    // What a lying target does to its own data is its business; every request ends all the same, and once.
     let mut steps = 0;
     while steps < STEPS && world.step() {
         steps += 1;
@@ -38,4 +38,7 @@ pub(crate) fn hostile(input: &[u8]) {
     for request in requests {
         assert!(world.outcome(request).is_some(), "{request:?} has not ended");
     }
+    let violations = world.fabric().violations();
+    let broken: Vec<_> = violations.iter().filter(|violation| violation.is_ours()).collect();
+    assert!(broken.is_empty(), "{}{broken:?}", world.fabric().trace());
 }

@@ -420,3 +420,6 @@ fn judge(answer: &Answer, len: u32) -> Verdict {
     }
     outcome::judge(answer.status, answer.sense.as_ref(), len - answer.underflow)
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,15 @@ pub struct Violation {
     pub what: String,
 }
 
+impl Violation {
+    /// Whether it is a rule that holds whatever a target says: what is our memory, our slots, our requests and channels.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        let ours = [rule::DMA, rule::SEND_SLOT, rule::RECEIVE_SLOT, rule::ONCE, rule::CLOSED];
+        ours.contains(&self.rule)
+    }
+}
+
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let micros = self.at.as_nanos() / 1000;
