@@ -4,9 +4,9 @@
 mod backlog;
 mod credit;
 mod disk;
-mod forge;
 mod function;
 mod login;
+mod mischief;
 mod pages;
 mod task;
 

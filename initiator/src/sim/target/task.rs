@@ -1,8 +1,8 @@
 //! One command at the target: its data is fetched, it is executed, its data is stored, it is answered.
 
 use super::disk::{self, Answer};
-use super::{OLD_TAGS, Step, Target, pages};
-use crate::fabric::{QueuePairId, RemoteAccess};
+use super::{Step, Target, pages};
+use crate::fabric::QueuePairId;
 use crate::scsi::Cdb;
 use crate::scsi::cdb::Operation;
 use crate::scsi::outcome::GOOD;
@@ -10,7 +10,7 @@ use crate::sim::access::Access;
 use crate::sim::net::{Happening, Net};
 use crate::sim::odds::{Injection, Odds, Span};
 use crate::sim::pattern::stamp_of;
-use crate::wire::{FromTarget, MemoryDescriptor, Residual, Response};
+use crate::wire::{MemoryDescriptor, Residual, Response};
 
 /// The initiator's memory for a command.
 #[derive(Clone, Debug)]
@@ -69,7 +69,7 @@ pub(super) struct Task {
     pub(super) memory: Memory,
     buffer: Vec<u8>,
     offset: u32,
-    injection: Option<Injection>,
+    pub(super) injection: Option<Injection>,
     answer: Answer,
 }
 
@@ -288,79 +288,6 @@ impl Target {
         };
         self.send_response(task.qp, &response, net);
         self.mischief(&task, &response, net);
-    }
-
-    /// What a target should not do after a response, and might.
-    fn mischief(&mut self, task: &Task, response: &Response<'_>, net: &mut Net) {
-        let (qp, odds) = (task.qp, net.odds);
-        let injected = matches!(task.injection, Some(Injection::Duplicate));
-        if injected || Odds::hit(&mut net.rng, odds.duplicate) {
-            net.tally.count("response sent twice");
-            self.regrant(qp, response.request_limit_delta);
-            self.send_response(qp, response, net);
-        }
-        let Some(channel) = self.channels.get_mut(&qp) else {
-            return;
-        };
-        let old = channel.old_tags.front().copied();
-        channel.old_tags.push_back(task.tag);
-        if channel.old_tags.len() > OLD_TAGS {
-            channel.old_tags.pop_front();
-        }
-        if let Some(tag) = old
-            && Odds::hit(&mut net.rng, odds.stale)
-        {
-            net.tally.count("response for a command that is over");
-            let stale = Response {
-                tag,
-                request_limit_delta: 0,
-                ..*response
-            };
-            self.send_response(qp, &stale, net);
-        }
-        if Odds::hit(&mut net.rng, odds.garbage) {
-            net.tally.count("unreadable IU");
-            let mut iu = vec![0; net.rng.usize(0..self.profile.max_response_len as usize)];
-            net.rng.fill(&mut iu);
-            if matches!(
-                FromTarget::parse(&iu),
-                Ok(FromTarget::CreditRequest(_) | FromTarget::AsyncEvent(_))
-            ) {
-                // It would wait for an answer to that.
-                iu[0] = 0x55;
-            }
-            self.note_forged(qp, &iu, net);
-            net.send_to_initiator(qp, iu);
-        }
-        if Odds::hit(&mut net.rng, odds.forge) {
-            self.forge(qp, net);
-        }
-        if Odds::hit(&mut net.rng, odds.oversized) {
-            net.tally.count("IU longer than agreed");
-            net.send_to_initiator(qp, vec![0xc1; self.profile.max_response_len as usize + 1]);
-        }
-        let own = match &task.memory {
-            Memory::In(list) => list.first().map(|memory| (*memory, RemoteAccess::Write)),
-            Memory::Out(list) => list.first().map(|memory| (*memory, RemoteAccess::Read)),
-            Memory::None | Memory::Immediate(_) => None,
-        };
-        if let Some((memory, access)) = own {
-            net.tempt(qp, memory, access);
-        }
-        if Odds::hit(&mut net.rng, odds.async_event) {
-            self.report_event(qp, task.lun, net);
-        }
-        if Odds::hit(&mut net.rng, odds.logout) {
-            self.log_out(qp, net);
-        }
-    }
-
-    /// A delta that is sent again counts again.
-    fn regrant(&mut self, qp: QueuePairId, delta: i32) {
-        if let Some(channel) = self.channels.get_mut(&qp) {
-            channel.credit.owe_more(delta.max(0));
-            channel.credit.grant(delta);
-        }
     }
 }
 

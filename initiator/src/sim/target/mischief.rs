@@ -1,18 +1,91 @@
-//! A target that lies: answers it makes up, and what it says of the data it moved.
+//! What a target should not do, and might: it says things twice, too late, unreadably or too long, and it lies.
 //!
 //! Whoever answers a command is done with it, however untrue the answer is: one that goes on with what it has answered reaches memory
 //! that was given up, and nothing but a window helps against that. So commands that an answer was made up for are dropped, and their
 //! data is not looked at.
 
-use super::Target;
-use super::task::Task;
-use crate::fabric::QueuePairId;
+use super::task::{Memory, Task};
+use super::{OLD_TAGS, Target};
+use crate::fabric::{QueuePairId, RemoteAccess};
 use crate::scsi::outcome::{BUSY, CHECK_CONDITION, GOOD, TASK_ABORTED, TASK_SET_FULL};
 use crate::sim::net::Net;
-use crate::sim::odds::Odds;
+use crate::sim::odds::{Injection, Odds};
 use crate::wire::{FromTarget, Residual, Response};
 
 impl Target {
+    /// What a target should not do after a response, and might.
+    pub(super) fn mischief(&mut self, task: &Task, response: &Response<'_>, net: &mut Net) {
+        let (qp, odds) = (task.qp, net.odds);
+        let injected = matches!(task.injection, Some(Injection::Duplicate));
+        if injected || Odds::hit(&mut net.rng, odds.duplicate) {
+            net.tally.count("response sent twice");
+            self.regrant(qp, response.request_limit_delta);
+            self.send_response(qp, response, net);
+        }
+        let Some(channel) = self.channels.get_mut(&qp) else {
+            return;
+        };
+        let old = channel.old_tags.front().copied();
+        channel.old_tags.push_back(task.tag);
+        if channel.old_tags.len() > OLD_TAGS {
+            channel.old_tags.pop_front();
+        }
+        if let Some(tag) = old
+            && Odds::hit(&mut net.rng, odds.stale)
+        {
+            net.tally.count("response for a command that is over");
+            let stale = Response {
+                tag,
+                request_limit_delta: 0,
+                ..*response
+            };
+            self.send_response(qp, &stale, net);
+        }
+        if Odds::hit(&mut net.rng, odds.garbage) {
+            net.tally.count("unreadable IU");
+            let mut iu = vec![0; net.rng.usize(0..self.profile.max_response_len as usize)];
+            net.rng.fill(&mut iu);
+            if matches!(
+                FromTarget::parse(&iu),
+                Ok(FromTarget::CreditRequest(_) | FromTarget::AsyncEvent(_))
+            ) {
+                // It would wait for an answer to that.
+                iu[0] = 0x55;
+            }
+            self.note_forged(qp, &iu, net);
+            net.send_to_initiator(qp, iu);
+        }
+        if Odds::hit(&mut net.rng, odds.forge) {
+            self.forge(qp, net);
+        }
+        if Odds::hit(&mut net.rng, odds.oversized) {
+            net.tally.count("IU longer than agreed");
+            net.send_to_initiator(qp, vec![0xc1; self.profile.max_response_len as usize + 1]);
+        }
+        let own = match &task.memory {
+            Memory::In(list) => list.first().map(|memory| (*memory, RemoteAccess::Write)),
+            Memory::Out(list) => list.first().map(|memory| (*memory, RemoteAccess::Read)),
+            Memory::None | Memory::Immediate(_) => None,
+        };
+        if let Some((memory, access)) = own {
+            net.tempt(qp, memory, access);
+        }
+        if Odds::hit(&mut net.rng, odds.async_event) {
+            self.report_event(qp, task.lun, net);
+        }
+        if Odds::hit(&mut net.rng, odds.logout) {
+            self.log_out(qp, net);
+        }
+    }
+
+    /// A delta that is sent again counts again.
+    fn regrant(&mut self, qp: QueuePairId, delta: i32) {
+        if let Some(channel) = self.channels.get_mut(&qp) {
+            channel.credit.owe_more(delta.max(0));
+            channel.credit.grant(delta);
+        }
+    }
+
     /// Makes a response up, or changes the request limit out of all bounds.
     pub(super) fn forge(&mut self, qp: QueuePairId, net: &mut Net) {
         let Some(channel) = self.channels.get(&qp).filter(|channel| channel.alive) else {
