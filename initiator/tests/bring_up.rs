@@ -142,7 +142,7 @@ fn a_single_login_ends_its_siblings_and_a_multi_login_joins_them() {
         MultiChannelResult::Terminated
     );
     let response = log_in(&mut fabric, &other, MultiChannel::Multi);
-    assert!(response.immediate_data && response.max_ti_iu_len == 8260);
+    assert!(response.immediate_data && response.max_ti_iu_len == TargetProfile::default().max_response_len);
 }
 
 #[test]

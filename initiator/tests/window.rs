@@ -71,19 +71,23 @@ fn a_command_ended_by_the_target_closes_its_window_before_it_is_sent_again() {
 
 #[test]
 fn a_target_that_comes_back_later_is_refused() {
-    let mut world = World::new(windows(1));
-    world.fabric().set_odds(Odds {
-        trespass: 1000,
-        ..Odds::default()
-    });
-    let write = world.write(0, 0, 64);
-    run_for(&mut world, Duration::from_millis(2));
-    succeeded(&world, &[write]);
-    finish(&mut world);
-    let tally = world.fabric().tally();
-    let tried = tally.of("access outside of any window, refused")
-        + tally.of("access beyond need, still within the command's window");
-    assert_eq!(tried, 1);
+    // Its access may get to us before its answer does, and then it is no write any more that went well.
+    let mut later = 0;
+    for seed in 1..=20 {
+        let mut world = World::new(WorldSpec { seed, ..windows(1) });
+        world.fabric().set_odds(Odds {
+            trespass: 1000,
+            ..Odds::default()
+        });
+        let write = world.write(0, 0, 64);
+        finish(&mut world);
+        later += u32::from(matches!(outcome(&world, write), Outcome::Done(_)));
+        let tally = world.fabric().tally();
+        let tried = tally.of("access outside of any window, refused")
+            + tally.of("access beyond need, still within the command's window");
+        assert_eq!(tried, 1);
+    }
+    assert!(later > 5, "{later}");
 }
 
 #[test]

@@ -119,7 +119,11 @@ impl World {
                 continue;
             };
             let ours = state.credits + i64::from(state.unsent);
-            let settled = wire.outbound == 0 && wire.untold == 0 && !wire.cut && !wire.is_broken();
+            let settled = wire.outbound == 0
+                && fabric.target().backlog(qp) == 0
+                && wire.untold == 0
+                && !wire.cut
+                && !wire.is_broken();
             let theirs = settled.then(|| fabric.target().credits(qp)).flatten();
             if ours != wire.credits || theirs.is_some_and(|theirs| theirs != wire.credits) {
                 let what = format!("engine {ours}, wire {}, target {theirs:?}", wire.credits);
@@ -128,10 +132,10 @@ impl World {
         }
     }
 
-    /// However many wait, one is sent or ends in the time that an attempt may take, and that the target may then take to give
-    /// credit, or a channel does.
+    /// However many wait, one is sent or ends in the time that a request may take (all may be writes that wait for resets that
+    /// are never answered), and that the target may then take to give credit, or a channel does.
     fn watch_progress(&self) {
-        let limit = self.attempt_limit() + self.spec.limits.command + self.spec.mail.end();
+        let limit = self.request_limit() + self.spec.limits.command;
         for (number, session) in (0..).zip(&self.sessions) {
             if session.moved + limit >= self.now || session.recovery.is_some() {
                 continue;

@@ -94,6 +94,12 @@ impl World {
         if let Err(what) = self.client.order.batch_over(self.now) {
             self.broken(rule::ORDER, what);
         }
+        self.watch_credits();
+        self.watch();
+    }
+
+    /// Looks at what changes without the engines: who has to hear of what, and the time.
+    pub(super) fn watch(&mut self) {
         while let Some(qp) = self.fabric().next_notice() {
             self.close_channel(qp);
         }
@@ -102,7 +108,6 @@ impl World {
                 self.wake(reactor);
             }
         }
-        self.watch_credits();
         self.watch_time();
     }
 
@@ -181,7 +186,9 @@ impl World {
             }
             Event::Done { id, result } => {
                 if let Err(error) = result {
-                    self.fabric().net.tally.count(request_failed(error));
+                    if let Some(what) = request_failed(error) {
+                        self.fabric().net.tally.count(what);
+                    }
                     self.check_reason(reactor, id, error);
                 }
                 self.ended_at(reactor, id, result);
@@ -248,13 +255,14 @@ fn block_command(cdb: &[u8; 16]) -> Option<(u64, bool)> {
     Some((lba, read))
 }
 
-const fn request_failed(error: BlockError) -> &'static str {
-    match error {
+/// What is counted of a request's failure. The others are what whoever asked did wrong, or what no model target says.
+const fn request_failed(error: BlockError) -> Option<&'static str> {
+    Some(match error {
         BlockError::Transport => "request fails: path lost",
         BlockError::Timeout => "request fails: timed out",
         BlockError::Offline => "request fails: disk gone",
         BlockError::Medium => "request fails: medium error",
         BlockError::Io => "request fails: I/O error",
-        _ => "request fails: other",
-    }
+        _ => return None,
+    })
 }

@@ -245,11 +245,14 @@ impl World {
             self.run(errand);
         } else {
             let now = self.now;
-            if !self.fabric().step(now) {
-                for reactor in 0..self.reactors.count() {
-                    if self.reactors.engine(reactor).deadline().is_some_and(|at| at <= now) {
-                        self.reactors.at(reactor).pump(now);
-                    }
+            if self.fabric().step(now) {
+                // The engines know nothing of it yet.
+                self.watch();
+                return true;
+            }
+            for reactor in 0..self.reactors.count() {
+                if self.reactors.engine(reactor).deadline().is_some_and(|at| at <= now) {
+                    self.reactors.at(reactor).pump(now);
                 }
             }
         }
