@@ -123,6 +123,8 @@ pub(super) struct Channel {
     pub(super) leaving: Option<Instant>,
     /// The marker came back flushed.
     pub(super) flushed: bool,
+    /// Its queue pair was destroyed, and its memory may be gone.
+    pub(super) destroyed: bool,
     /// By when the target has to give credit.
     pub(super) starved: Option<Instant>,
     /// Times a command met no credit.
@@ -176,6 +178,7 @@ impl Channel {
             closing: None,
             leaving: None,
             flushed: false,
+            destroyed: false,
             starved: None,
             zero_credit: 0,
             fence: setup.fence,
@@ -222,6 +225,7 @@ impl Channel {
     /// The queue pair was destroyed: no completion will come.
     pub(super) fn destroyed(&mut self) {
         self.flushed = true;
+        self.destroyed = true;
         self.sends_posted = 0;
         self.receives_posted = 0;
     }

@@ -177,6 +177,9 @@ impl<F: Fabric> Engine<F> {
         if let (Some(extent), Some(index)) = (request.extent, request.channel)
             && let Some(channel) = &self.channels[index]
         {
+            if channel.destroyed {
+                return self.end(key, Err(BlockError::Transport));
+            }
             let came = extent.len.saturating_sub(answer.underflow);
             data.resize(came as usize, 0);
             self.fabric

@@ -169,6 +169,14 @@ impl SimFabric {
         }
     }
 
+    /// As a real fabric does: it has no memory of a queue pair that was destroyed, though others may have it mapped.
+    pub(super) fn check_there(&self, id: QueuePairId, extent: Extent) {
+        if self.net.queue_pairs.get(&id).is_some_and(|qp| qp.destroyed) {
+            let what = format!("asked for bytes of {extent:?}, whose queue pair was destroyed");
+            self.net.broken(rule::DMA, what);
+        }
+    }
+
     /// As a real fabric does: nobody asks how a target names bytes that are not in an arena.
     fn check_described(&self, id: QueuePairId, extent: Extent) {
         let outside = |qp: &SimQueuePair| qp.bytes(extent).is_none();

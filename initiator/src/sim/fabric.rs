@@ -240,6 +240,7 @@ impl SimFabric {
         qp.sends.clear();
         qp.receives.clear();
         qp.cut = true;
+        qp.destroyed = true;
         qp.leases.destroyed();
         self.net.finished.retain(|finished| finished.completion.qp != id);
         self.net

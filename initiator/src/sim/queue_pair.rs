@@ -96,6 +96,8 @@ pub(super) struct SimQueuePair {
     pub(super) logged_out: bool,
     /// The marker was refused, or taken by an IU: only destroying the queue pair ends it.
     pub(super) unmarked: bool,
+    /// It was destroyed for that; whoever has its memory has let go of it.
+    pub(super) destroyed: bool,
     pub(super) leases: Leases,
     /// Request limit as the initiator can know it.
     pub(super) credits: i64,
@@ -160,6 +162,7 @@ impl SimQueuePair {
             given_up: false,
             logged_out: false,
             unmarked: false,
+            destroyed: false,
             leases: Leases::default(),
             credits: i64::from(sizes.credits),
             outbound: 0,

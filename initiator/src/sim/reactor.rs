@@ -186,6 +186,7 @@ impl Fabric for Seat {
     }
 
     fn copy_out(&self, qp: QueuePairId, extent: Extent, into: &mut [u8]) {
+        self.fabric().check_there(qp, extent);
         self.fabric().copy_out(qp, extent, into);
     }
 
