@@ -195,7 +195,7 @@ impl Net {
         };
         let trespass = Trespass { memory, access };
         // Before the answer is there, or when the window should be closed.
-        let late = if self.rng.bool() { 20 } else { 3000 };
+        let late = if self.rng.u8(0..4) == 0 { 20 } else { 3000 };
         self.within(Span::micros(0, late), Happening::Trespass(over, trespass));
     }
 
