@@ -228,10 +228,11 @@ impl Client {
             pending.limit = pending.limit.max(limit);
         }
         // A write of unknown fate goes before those that wait, when its unit is reset.
-        if let (None, Some(range)) = (handover.doubtful, pending.range()) {
-            let read = !pending.is_write();
-            self.order
-                .submitted(reactor, range.lun, handover.request.id, range.lba, read);
+        let Some(range) = pending.range() else { return };
+        let (id, read) = (handover.request.id, !pending.is_write());
+        match handover.doubtful {
+            Some(_) => self.order.doubtful(reactor, range.lun, id, range.lba),
+            None => self.order.submitted(reactor, range.lun, id, range.lba, read),
         }
     }
 

@@ -148,7 +148,14 @@ impl World {
             let Some((lba, read)) = block_command(&cdb) else {
                 continue;
             };
-            let (order, fairness) = self.client.order.posted(reactor, lun, lba, read, self.now);
+            let net = &self.reactors.fabric().net;
+            let at_target = |lun, lba| {
+                net.queue_pairs
+                    .values()
+                    .any(|qp| qp.leases.of_command(lun, lba, true).is_some())
+            };
+            let posted = self.client.order.posted(reactor, lun, lba, read, self.now, at_target);
+            let (order, fairness) = posted;
             if let Err(what) = order {
                 self.broken(rule::ORDER, what);
             }

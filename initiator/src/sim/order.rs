@@ -85,6 +85,18 @@ impl Order {
         });
     }
 
+    /// A write of unknown fate came, which waits for the reset of its unit.
+    pub(super) fn doubtful(&mut self, reactor: usize, lun: u64, id: RequestId, lba: u64) {
+        self.serial += 1;
+        self.units.entry((reactor, lun)).or_default().away.push(Entry {
+            id,
+            serial: self.serial,
+            lba,
+            read: false,
+            back: None,
+        });
+    }
+
     /// It ended; maybe without having left its queue.
     pub(super) fn ended(&mut self, reactor: usize, lun: u64, id: RequestId) {
         if let Some(unit) = self.units.get_mut(&(reactor, lun)) {
@@ -155,7 +167,8 @@ impl Order {
         }
     }
 
-    /// A read or a write was posted. The first error is of order, the second of fairness.
+    /// A read or a write was posted. The first error is of order, the second of fairness. `at_target` tells where a write of a
+    /// unit is: one that is not there may be back in front of the reads, and wait for a buffer that they do not need.
     pub(super) fn posted(
         &mut self,
         reactor: usize,
@@ -163,6 +176,7 @@ impl Order {
         lba: u64,
         read: bool,
         now: Instant,
+        at_target: impl Fn(u64, u64) -> bool,
     ) -> (Result<(), String>, Result<(), String>) {
         let Some(unit) = self.units.get_mut(&(reactor, lun)) else {
             return (Ok(()), Ok(()));
@@ -191,6 +205,11 @@ impl Order {
             }
             unit.passed += 1;
             if unit.passed as usize > bound * (1 + unit.turns as usize) {
+                let back = |entry: &Entry| !entry.read && !at_target(*other, entry.lba);
+                if unit.away.iter().any(back) || unit.waiting.first().is_some_and(|first| !first.read) {
+                    unit.passed = 0;
+                    continue;
+                }
                 fairness = Err(format!("lun {} passed over {} times", other >> 48, unit.passed));
             }
         }
