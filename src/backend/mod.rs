@@ -363,11 +363,7 @@ impl Backend for SrpBackend {
             .engine
             .deadline()
             .map(|at| self.epoch + Duration::from_nanos(at.as_nanos()));
-        Pumped {
-            progress,
-            expecting: self.engine.in_flight() > 0,
-            deadline,
-        }
+        Pumped { progress, deadline }
     }
 
     fn prepare_sleep(&mut self) -> bool {

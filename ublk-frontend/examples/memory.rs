@@ -122,7 +122,6 @@ impl Backend for Memory {
         }
         Pumped {
             progress,
-            expecting: !self.copying.is_empty(),
             deadline: None,
         }
     }

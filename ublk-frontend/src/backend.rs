@@ -198,8 +198,6 @@ pub enum Action {
 pub struct Pumped {
     /// Something was done: worth another look before sleeping.
     pub progress: bool,
-    /// Requests are under way whose completion is worth polling for.
-    pub expecting: bool,
     /// When to be called again at the latest.
     pub deadline: Option<Instant>,
 }

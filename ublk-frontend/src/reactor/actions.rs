@@ -11,7 +11,7 @@ use crate::ring::Direction;
 impl<B: Backend> Pass<B> {
     pub(super) fn act(&mut self, action: Action, now: Instant) -> Result<(), ReactorError> {
         match action {
-            Action::CopyIn { id, into } => self.copy_in(id, into, now),
+            Action::CopyIn { id, into } => self.copy_in(id, into, false, now).map(drop),
             Action::CompleteRead { id, from } => self.complete_read(id, from, now),
             Action::Complete { id, result } => self.complete(id, result),
             Action::CompleteCopied { id } => self.complete_copied(id),
@@ -26,23 +26,53 @@ impl<B: Backend> Pass<B> {
         }
     }
 
-    fn copy_in(&mut self, id: RequestId, into: AreaRanges, now: Instant) -> Result<(), ReactorError> {
+    /// Carries out all that the backend asks for. True when there is more for it already.
+    pub(super) fn act_on_all(&mut self, now: Instant) -> Result<bool, ReactorError> {
+        let mut actions = std::mem::take(&mut self.actions);
+        // A copy that is alone is made at once, so that its command leaves in this pass. Several are cheaper together.
+        let alone = actions.len() == 1;
+        let mut copied = false;
+        for action in actions.drain(..) {
+            match action {
+                Action::CopyIn { id, into } if alone => copied = self.copy_in(id, into, true, now)?,
+                action => self.act(action, now)?,
+            }
+        }
+        self.actions = actions;
+        Ok(copied)
+    }
+
+    /// True when the copy is over.
+    fn copy_in(&mut self, id: RequestId, into: AreaRanges, at_once: bool, now: Instant) -> Result<bool, ReactorError> {
         let Some(served) = find(&mut self.queues, id.queue) else {
-            return report(id, Misuse::NotHeld);
+            return report(id, Misuse::NotHeld).map(|()| false);
         };
         let Some(held) = served.holding(id.tag) else {
-            return report(id, Misuse::NotHeld);
+            return report(id, Misuse::NotHeld).map(|()| false);
         };
-        if let Err(misuse) = served.copy_in(id.tag, into.len()) {
-            report(id, misuse)?;
-        } else if let Err(error) = self.plane.copy_in(id.queue, id.tag, &into)? {
-            tracing::error!(?id, %error, "a backend's mistake");
-            served.copy_refused(id.tag, held);
-        } else {
-            return Ok(());
+        let started = match served.copy_in(id.tag, into.len()) {
+            Err(misuse) => {
+                report(id, misuse)?;
+                None
+            }
+            Ok(()) => {
+                let started = match at_once {
+                    true => self.plane.copy_in_at_once(id.queue, id.tag, &into).map(Some),
+                    false => self.plane.copy_in(id.queue, id.tag, &into)?.map(|()| None),
+                };
+                if let Err(error) = &started {
+                    tracing::error!(?id, %error, "a backend's mistake");
+                    served.copy_refused(id.tag, held);
+                }
+                started.ok()
+            }
+        };
+        match started {
+            Some(Some(result)) => self.copy_ended(id.queue, id.tag, result, now)?,
+            Some(None) => return Ok(false),
+            None => self.backend.copied(id, Err(libc::EINVAL), now),
         }
-        self.backend.copied(id, Err(libc::EINVAL), now);
-        Ok(())
+        Ok(true)
     }
 
     fn complete_read(&mut self, id: RequestId, from: AreaRanges, now: Instant) -> Result<(), ReactorError> {

@@ -29,7 +29,7 @@ pub(super) struct Pass<B: Backend> {
     pub(super) queues: Vec<Option<(u32, Served)>>,
     pub(super) watches: Watches,
     events: Vec<Event>,
-    actions: Vec<Action>,
+    pub(super) actions: Vec<Action>,
     /// Queues whose FETCHes have not all been seen by the driver.
     starting: Vec<(u32, Reply<Result<(), AddQueueError>>)>,
     leaving: Vec<(DeviceKey, Reply<()>)>,
@@ -77,9 +77,11 @@ impl<B: Backend> Pass<B> {
         self.plane.watch_doorbell(self.bell.fd())?;
         loop {
             let now = Instant::now();
-            let (progress, deadline) = self.once(now)?;
+            let (mut progress, deadline) = self.once(now)?;
             if self.plane.unsubmitted() || self.plane.deferred() {
                 self.plane.enter(Wait::No)?;
+                // What this has brought out is work that was found: it waits for nobody who wants this processor.
+                progress |= self.plane.ready();
             }
             self.publish();
             if self.stopping {
@@ -106,13 +108,13 @@ impl<B: Backend> Pass<B> {
                 self.mail(mail, now)?;
             }
         }
-        let pumped = self.backend.pump(now, &mut self.actions);
+        let mut pumped = self.backend.pump(now, &mut self.actions);
         progress |= pumped.progress | !self.actions.is_empty();
-        let mut actions = std::mem::take(&mut self.actions);
-        for action in actions.drain(..) {
-            self.act(action, now)?;
+        if self.act_on_all(now)? {
+            // What was copied meanwhile leaves now.
+            pumped = self.backend.pump(now, &mut self.actions);
+            self.act_on_all(now)?;
         }
-        self.actions = actions;
         self.retire();
         Ok((progress, pumped.deadline))
     }
@@ -211,7 +213,13 @@ impl<B: Backend> Pass<B> {
         Ok(())
     }
 
-    fn copy_ended(&mut self, queue: u32, tag: u16, result: Result<(), i32>, now: Instant) -> Result<(), ReactorError> {
+    pub(super) fn copy_ended(
+        &mut self,
+        queue: u32,
+        tag: u16,
+        result: Result<(), i32>,
+        now: Instant,
+    ) -> Result<(), ReactorError> {
         self.counters.copies += 1;
         let Some(served) = find(&mut self.queues, queue) else {
             return Ok(());

@@ -72,6 +72,25 @@ impl Lent {
         }
     }
 
+    /// Copies in, and waits for that: bytes, or a negative errno.
+    fn read(&self, fd: RawFd, position: u64) -> i32 {
+        let Ok(position) = libc::off_t::try_from(position) else {
+            return -libc::EINVAL;
+        };
+        // SAFETY: start, length and vectors name memory of an area that stays mapped while it counts this copy; the kernel
+        // writes there, and no reference to it exists.
+        let copied = unsafe {
+            match libc::c_int::try_from(self.vectors.len()) {
+                Ok(0) | Err(_) => libc::pread(fd, self.start.cast(), self.len as usize, position),
+                Ok(count) => libc::preadv(fd, self.vectors.as_ptr(), count, position),
+            }
+        };
+        match i32::try_from(copied) {
+            Ok(copied @ 0..) => copied,
+            _ => -std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO),
+        }
+    }
+
     /// The copy has completed; what that says. A short one counts as `EIO`.
     pub(super) fn came_back(self, areas: &mut Slots<Area>, result: i32) -> Result<(), i32> {
         if let Some(area) = areas.get_mut(self.area) {
@@ -97,6 +116,20 @@ impl DataPlane {
             Some(entry) => self.push(&[entry]).map(Ok),
             None => Ok(Err(RangeError(into.clone()))),
         }
+    }
+
+    /// The same, done when this returns: an errno (positive) when it failed.
+    pub(crate) fn copy_in_at_once(
+        &mut self,
+        queue: u32,
+        tag: u16,
+        into: &AreaRanges,
+    ) -> Result<Result<(), i32>, RangeError> {
+        let refused = || RangeError(into.clone());
+        let queue = self.queues.get(queue).ok_or_else(refused)?;
+        let lent = Lent::new(&mut self.areas, into).ok_or_else(refused)?;
+        let result = lent.read(queue.char_device.as_raw_fd(), copy_position(queue.id, tag));
+        Ok(lent.came_back(&mut self.areas, result))
     }
 
     /// Copies bytes of an area to the beginning of a READ and, if all of them got there, commits it. The two entries
@@ -143,6 +176,41 @@ pub(super) fn copy_position(queue_id: u16, tag: u16) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::{AreaId, AreaRange};
+    use crate::ring::Mapping;
+    use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+    use rustix::io::{pread, pwrite};
+
+    #[test]
+    fn a_copy_at_once_fills_its_pieces_in_order_and_says_when_it_is_short() {
+        let memfd = |len: u64| {
+            let memfd = memfd_create("area", MemfdFlags::CLOEXEC).unwrap();
+            ftruncate(&memfd, len).unwrap();
+            memfd
+        };
+        let (request, area) = (memfd(0), memfd(8192));
+        let content: Vec<u8> = (0..100).collect();
+        pwrite(&request, &content, 7).unwrap();
+        let mut areas = Slots::new();
+        let mapping = Mapping::area(&area, 8192).unwrap();
+        let id = AreaId(areas.insert(Area { mapping, copies: 0 }).unwrap());
+        let range = |offset, len| AreaRange { area: id, offset, len };
+        let mut copy = |ranges: &[AreaRange], position| {
+            let ranges = AreaRanges::new(ranges.iter().copied()).unwrap();
+            let lent = Lent::new(&mut areas, &ranges).unwrap();
+            let result = lent.read(request.as_raw_fd(), position);
+            lent.came_back(&mut areas, result)
+        };
+        assert_eq!(copy(&[range(0, 64)], 7), Ok(()));
+        assert_eq!(copy(&[range(4096, 10), range(1000, 20)], 7), Ok(()));
+        assert_eq!(copy(&[range(0, 64)], 60), Err(libc::EIO), "47 bytes are there");
+        assert_eq!(copy(&[range(0, 64)], u64::MAX), Err(libc::EINVAL));
+        assert_eq!(areas.get(id.0).unwrap().copies, 0);
+        let mut there = [0; 30];
+        pread(&area, &mut there[..10], 4096).unwrap();
+        pread(&area, &mut there[10..], 1000).unwrap();
+        assert_eq!(there, content[..30]);
+    }
 
     #[test]
     fn every_tag_has_a_position_of_its_own() {
