@@ -15,12 +15,14 @@ from .wire import EmulatorFault, GuestDied
 
 OLDEST = "6.12"
 CARGO = ("sh", "-c", '. lab/env; exec cargo "$@"', "cargo")
+INSTRUCTIONS = ("bench", "-p", "srp-initiator", "--bench", "instructions", "--locked")
 SUBNET = ("test", "-p", "srp-discovery", "--features", "model", "--test", "ibsim", "--locked", "--", "--ignored")
 STEPS = (
     ("format", ("fmt", "--all", "--check"), {}),
     ("clippy", ("clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"), {}),
     ("unit and simulator tests", ("test", "--workspace", "--locked", "--no-fail-fast"), {}),
     ("discovery against opensm", SUBNET, {}),
+    ("instructions of a command", INSTRUCTIONS, {}),
     ("documentation", ("doc", "--workspace", "--no-deps", "--locked"), {"RUSTDOCFLAGS": "-D warnings"}),
 )
 TEST_RESULT = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed", re.M)
