@@ -5,6 +5,7 @@
 
 mod buffer;
 mod channel;
+mod close;
 mod control;
 mod depth;
 mod due;
