@@ -1,4 +1,4 @@
-//! What is left of a session that was removed has nothing to do with one that comes after it.
+//! What is left of a session that was removed has nothing to do with one that comes after it, and what is retired ends.
 
 mod bare;
 
@@ -12,13 +12,10 @@ use srp_initiator::session::{
 };
 use srp_initiator::time::Instant;
 
-#[test]
-fn a_new_disk_does_not_inherit_a_command_of_the_control_side() {
-    let (qp, old, now) = (QueuePairId(1), SessionKey(1), Instant::from_nanos(1));
-    let mut engine = Engine::new(bare::fabric(), Limits::default());
-    engine.add_channel(&ChannelSetup {
+fn channel(qp: QueuePairId, session: SessionKey) -> ChannelSetup {
+    ChannelSetup {
         qp,
-        session: old,
+        session,
         granted: Granted {
             request_limit: 64,
             max_it_iu_len: 256,
@@ -32,7 +29,14 @@ fn a_new_disk_does_not_inherit_a_command_of_the_control_side() {
         max_transfer: 1 << 20,
         descriptors: 12,
         fence: Fence::LunReset,
-    });
+    }
+}
+
+#[test]
+fn a_new_disk_does_not_inherit_a_command_of_the_control_side() {
+    let (qp, old, now) = (QueuePairId(1), SessionKey(1), Instant::from_nanos(1));
+    let mut engine = Engine::new(bare::fabric(), Limits::default());
+    engine.add_channel(&channel(qp, old));
     engine.submit_control(
         ControlRequest {
             id: RequestId(7),
@@ -69,4 +73,19 @@ fn a_new_disk_does_not_inherit_a_command_of_the_control_side() {
     }
     assert_eq!(ended, [(RequestId(7), Err(BlockError::Transport))]);
     assert_eq!(engine.requests(), 0);
+}
+
+#[test]
+fn a_channel_that_is_retired_ends_though_nothing_is_asked_for() {
+    let (qp, now) = (QueuePairId(1), Instant::from_nanos(1));
+    let mut engine = Engine::new(bare::fabric(), Limits::default());
+    engine.add_channel(&channel(qp, SessionKey(1)));
+    engine.pump(now);
+    assert_eq!(engine.deadline(), None);
+    engine.retire(qp, now);
+    let limit = now + Limits::default().retirement;
+    assert_eq!(engine.deadline(), Some(limit), "whoever drives it has to come back");
+    engine.pump(limit);
+    let failed = |event| matches!(event, Event::ChannelFailed { qp: other, .. } if other == qp);
+    assert!(engine.next_event().is_some_and(failed));
 }

@@ -253,6 +253,8 @@ impl Backend for SrpBackend {
             Message::RetireChannel(qp) => self.engine.retire(qp, now),
             Message::LogOut(qp) => self.engine.log_out(qp, now),
             Message::DestroyChannel(qp) => {
+                // It may be open still, where a logout takes its time: nothing is posted to it once it is released.
+                self.engine.close_channel(qp, ChannelError::Closed, now);
                 let released = self.engine.fabric_mut().release(qp);
                 if self.stuck.destroy(qp, released, ChannelParts::destroy) {
                     self.engine.destroyed(qp, now);

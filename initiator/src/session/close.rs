@@ -97,7 +97,7 @@ impl<F: Fabric> Engine<F> {
             return;
         }
         channel.leaving = Some(limit);
-        self.due = self.due.min(limit);
+        self.due = ALWAYS;
         let session = channel.session_index;
         self.leave(index, session);
     }

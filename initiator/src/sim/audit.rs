@@ -88,6 +88,9 @@ impl World {
         if let Some(qp) = late {
             self.broken(rule::DEADLINE, format!("qp{} failed and was not closed", qp.0));
         }
+        if let Some((qp, _)) = self.retired.iter().find(|(_, limit)| **limit < self.now) {
+            self.broken(rule::DEADLINE, format!("qp{} was retired and has not ended", qp.0));
+        }
         let limits = self.spec.limits;
         let limit = limits.command + limits.task + limits.task + limits.successor + SLACK;
         let overdue = self.reactors.fabric().net.overdue(limit);

@@ -6,7 +6,7 @@
 
 use super::check::rule;
 use super::queue_pair::SimQueuePair;
-use super::world::{Errand, World};
+use super::world::{Errand, SLACK, World};
 use crate::fabric::QueuePairId;
 use crate::session::{ChannelError, ChannelSetup, LoginParameters, SessionKey, reject_reason};
 use crate::wire::MultiChannel;
@@ -73,6 +73,7 @@ impl World {
         }
         self.enter();
         self.sessions[session as usize].serving.remove(&qp);
+        self.retired.insert(qp, now + self.spec.limits.retirement + SLACK);
         self.reactors.at(reactor).retire(qp, now);
         self.wake(reactor);
         self.after_call();

@@ -61,6 +61,7 @@ impl World {
             )
         });
         self.failing.clear();
+        self.retired.clear();
         self.throttled.clear();
         self.client.forget_control();
         let taken_up = self.now + self.spec.limits.fence_pause;

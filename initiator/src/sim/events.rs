@@ -219,6 +219,7 @@ impl World {
                 let limit = self.now + SLACK;
                 self.agenda.add(self.now + SLACK / 2, Errand::Destroy(qp));
                 self.failing.insert(qp, (session.0, limit));
+                self.retired.remove(&qp);
                 let kind = match *reason {
                     ChannelError::Work(_) => "channel ends: work request failed",
                     ChannelError::Wire(_) => "channel ends: unreadable IU",

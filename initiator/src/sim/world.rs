@@ -86,6 +86,8 @@ pub struct World {
     pub(super) throttled: Vec<(usize, u32)>,
     /// Failed channels, their sessions, and by when they have to be closed.
     pub(super) failing: BTreeMap<QueuePairId, (u32, Instant)>,
+    /// Channels that were retired, and when they have ended at the latest.
+    pub(super) retired: BTreeMap<QueuePairId, Instant>,
     pub(super) failures: Vec<(QueuePairId, ChannelError, Instant)>,
     /// Nothing goes wrong any more: everything has ended by then.
     pub(super) over_by: Option<Instant>,
@@ -122,6 +124,7 @@ impl World {
             stalled: 0,
             throttled: Vec::new(),
             failing: BTreeMap::new(),
+            retired: BTreeMap::new(),
             failures: Vec::new(),
             over_by: None,
             spec,
