@@ -108,6 +108,9 @@ impl<F: Fabric> Engine<F> {
             .map(|(key, _)| key)
             .collect();
         bound.into_iter().for_each(|key| self.detach(key));
+        let lost = |fence: &Fenced| fence.sent.is_some_and(|(channel, _)| channel == index);
+        // Those whose reset was not answered have had their turn: units that stand still do not keep others from theirs.
+        self.fences.sort_by_key(lost);
         for fence in &mut self.fences {
             fence.sent = fence.sent.filter(|(channel, _)| *channel != index);
         }
