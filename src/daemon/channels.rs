@@ -1,6 +1,6 @@
 //! The channels of a session: made at login, lost one by one, made anew.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use srp_addressing::{Gid, Guid, Logout, PortId, TargetOptions};
@@ -18,7 +18,6 @@ use super::kernel_peer;
 use super::liveness::names_of_port;
 use super::login::{self, Accepted, ChannelSetupError, LocalEnd, SessionGround};
 use super::nexus::{Holder, Nexus, further_path};
-use super::reactors::Reactor;
 use super::replace::Replacement;
 use super::session::{Request, Session, acl_name};
 use crate::backend::{Message, Sibling};
@@ -131,6 +130,7 @@ pub(crate) async fn log_in(
         initiator_port,
         wanted_channels: u16::try_from(wanted).unwrap_or(u16::MAX),
         owners: made.iter().map(|channel| channel.reactor.clone()).collect(),
+        making: BTreeSet::new(),
         channels: made,
         shared,
         parameters,
@@ -287,40 +287,54 @@ impl Session {
         self.introduce();
     }
 
-    /// What makes a channel anew; nothing when none is wanted.
-    pub(super) fn replacement(&self, channel: &Channel) -> Option<Replacement> {
-        let succeeded = self.live().any(|other| other.reactor.index == channel.reactor.index);
-        let wanted = self.lost.is_none() && channel.failed && !succeeded && !self.devices.is_empty();
-        wanted.then(|| self.replacement_on(channel.reactor.clone()))
+    /// What makes a channel anew for a reactor that has lost its own; nothing when none is wanted, or one is under way.
+    pub(super) fn replacement(&mut self, reactor: usize) -> Option<Replacement> {
+        if self.live().any(|channel| channel.reactor.index == reactor) {
+            return None;
+        }
+        self.replacement_on(reactor)
     }
 
     /// What makes another channel beside one that does not get rid of a command: one unit that is stuck is no reason for
     /// the others to lose their session.
-    pub(super) fn successor(&self, reactor: usize, qp: QueuePairId) -> Option<Replacement> {
-        let channel = self.live().find(|channel| channel.is(reactor, qp))?;
-        if self.lost.is_some() || self.devices.is_empty() {
-            return None;
-        }
+    pub(super) fn successor(&mut self, reactor: usize, qp: QueuePairId) -> Option<Replacement> {
+        self.live().find(|channel| channel.is(reactor, qp))?;
+        let successor = self.replacement_on(reactor)?;
         tracing::warn!(
             session = self.key.0, reactor, target = %self.address,
             "a command is neither answered nor ended: its channel is made anew"
         );
-        Some(self.replacement_on(channel.reactor.clone()))
+        Some(successor)
     }
 
-    fn replacement_on(&self, reactor: Reactor) -> Replacement {
-        Replacement {
+    /// One at a time for each reactor: the second would take the place of the first.
+    fn replacement_on(&mut self, reactor: usize) -> Option<Replacement> {
+        let owner = self.owners.iter().find(|owner| owner.index == reactor)?.clone();
+        if self.lost.is_some() || self.devices.is_empty() || !self.making.insert(reactor) {
+            return None;
+        }
+        Some(Replacement {
             ground: Arc::clone(&self.ground),
             shared: self.shared.clone(),
             parameters: self.parameters.clone(),
-            reactor,
+            reactor: owner,
             requests: self.requests.clone(),
             over: self.over.subscribe(),
+        })
+    }
+
+    /// What came of making a channel for a reactor. What makes it instead when there is none and the old one has gone.
+    pub(super) fn made(&mut self, reactor: usize, channel: Option<Channel>) -> Option<Replacement> {
+        self.making.remove(&reactor);
+        match channel {
+            Some(channel) => self.replaced(channel),
+            None => return self.replacement(reactor),
         }
+        None
     }
 
     /// A channel came in place of a lost one, or of one that is about to be.
-    pub(super) fn replaced(&mut self, mut channel: Channel) {
+    fn replaced(&mut self, mut channel: Channel) {
         let reactor = channel.reactor.index;
         if self.lost.is_some() {
             // Too late: it goes the way of the others.

@@ -23,6 +23,9 @@ const AGAIN: Duration = Duration::from_secs(10);
 /// A channel that waits for its successor does so no longer.
 const SUCCESSOR_LIMIT: Duration = Duration::from_secs(10);
 
+/// The reactor that a channel was to be made for, and the channel.
+pub(crate) type Made = (usize, Option<Channel>);
+
 /// See the module's text.
 pub(crate) struct Replacement {
     pub(crate) ground: Arc<Ground>,
@@ -37,7 +40,12 @@ pub(crate) struct Replacement {
 
 impl Replacement {
     /// Tries until there is a channel, or none is wanted any more.
-    pub(crate) async fn run(mut self) -> Option<Channel> {
+    pub(crate) async fn run(self) -> Option<Made> {
+        let reactor = self.reactor.index;
+        Some((reactor, self.until_made().await))
+    }
+
+    async fn until_made(mut self) -> Option<Channel> {
         let mut over = self.over.clone();
         let mut pause = FIRST;
         loop {
@@ -70,9 +78,20 @@ impl Replacement {
     }
 
     /// Tries once, at once: the channel that it is to succeed does not wait for long.
-    pub(crate) async fn run_once(mut self) -> Option<Channel> {
+    pub(crate) async fn run_once(self) -> Option<Made> {
+        let reactor = self.reactor.index;
+        Some((reactor, self.made_at_once().await))
+    }
+
+    async fn made_at_once(mut self) -> Option<Channel> {
         let (session, reactor) = (self.shared.key.0, self.reactor.index);
-        let error = match timeout(SUCCESSOR_LIMIT, self.attempt(Duration::ZERO)).await {
+        let mut over = self.over.clone();
+        let ended = async { drop(over.wait_for(|over| *over).await) };
+        let accepted = tokio::select! {
+            () = ended => return None,
+            accepted = timeout(SUCCESSOR_LIMIT, self.attempt(Duration::ZERO)) => accepted,
+        };
+        let error = match accepted {
             Ok(Ok(accepted)) => match serve(accepted, &self.ground, &self.shared, self.requests.clone()).await {
                 Ok(channel) => return Some(channel),
                 Err(error) => chain(&error),

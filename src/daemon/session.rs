@@ -3,7 +3,7 @@
 //! Others reach it by messages only; what it is like is published as a snapshot, so that a listing never waits
 //! for a login or a detach under way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use srp_addressing::{Gid, Logout, PortId, TargetOptions};
@@ -22,6 +22,7 @@ use super::failure::failure;
 use super::liveness::Subject;
 use super::login::{LocalEnd, SessionGround};
 use super::reactors::Reactor;
+use super::replace::Made;
 use crate::backend::{Event as ReactorEvent, Message};
 use crate::rpc::protocol::{
     AttachReport, ChannelInfo, Detached, DeviceDetail, DeviceInfo, ErrorData, ErrorKind, SessionInfo, SkippedLun,
@@ -84,6 +85,8 @@ pub(crate) struct Session {
     pub(crate) wanted_channels: u16,
     /// Reactors that channels were made for when it logged in. The device queue q is one of owner q modulo their number.
     pub(crate) owners: Vec<Reactor>,
+    /// Reactors for which a channel is being made.
+    pub(crate) making: BTreeSet<usize>,
     /// At most one of each owner that is in service, and those that are being closed.
     pub(crate) channels: Vec<Channel>,
     /// What logging a further channel in takes.
@@ -197,9 +200,11 @@ impl Session {
                     let Ok((device, outcome, reply)) = ended else { continue };
                     answers.push(self.detached(&device, outcome, reply));
                 }
-                Some(replaced) = dismantling.join_next(), if !dismantling.is_empty() => {
-                    if let Ok(Some(channel)) = replaced {
-                        self.replaced(channel);
+                Some(made) = dismantling.join_next(), if !dismantling.is_empty() => {
+                    if let Ok(Some((reactor, channel))) = made
+                        && let Some(replacement) = self.made(reactor, channel)
+                    {
+                        dismantling.spawn(replacement.run());
                     }
                 }
                 () = self.out_of_patience() => {
@@ -233,7 +238,7 @@ impl Session {
         &mut self,
         request: Request,
         detaching: &mut JoinSet<Ended>,
-        dismantling: &mut JoinSet<Option<Channel>>,
+        dismantling: &mut JoinSet<Option<Made>>,
     ) -> Option<Answer> {
         match request {
             Request::Attach(wanted, reply) => {
@@ -267,7 +272,7 @@ impl Session {
             Request::Reactor(ReactorEvent::ChannelClosed { reactor, qp, .. }) => {
                 if let Some(index) = self.channels.iter().position(|channel| channel.is(reactor, qp)) {
                     let channel = self.channels.remove(index);
-                    let replacement = self.replacement(&channel);
+                    let replacement = self.replacement(channel.reactor.index);
                     dismantling.spawn(async move {
                         channel.dismantle().await;
                         replacement?.run().await
