@@ -3,13 +3,14 @@
 LIO answers neither ABORT TASK nor LOGICAL UNIT RESET before the commands they are about have come back from below.
 """
 
+import json
 import pathlib
 import threading
 import time
 
 from . import daemon, fio, target
 from .command import Failed, attempt, check, equal, run, start, wait_until
-from .disk import CHUNK, check_same, pattern
+from .disk import CHUNK, by_lun, check_same, pattern
 from .registry import case
 
 LUN = 400
@@ -244,6 +245,42 @@ def beyond_its_time(bench):
 
 def attempt_read(disk):
     return attempt("dd", f"if={disk.path}", "of=/dev/null", "bs=4k", "count=1", "iflag=direct", limit=60).code == 0
+
+
+@case(limit=150, smoke=True)
+def while_it_is_attached(bench):
+    """A unit stands still when its partitions are read, beside one at work, with a single channel for both: the attach
+    waits (where the kernel reads them before the device is there), nothing else does, and it ends when the unit goes on."""
+    make_unit()
+    line = target.line(initiator_ext=f"{EXT:x}", ch_count=1)
+    neighbour = bench.attach(line, "--lun", "0")[0]
+    load = Neighbour(bench, neighbour)
+    stop()
+    try:
+        out = "/tmp/attach.json"
+        with open(out, "wb") as output:
+            command = start(daemon.PROGRAM, "attach", line, "--lun", LUN, "--json", stdout=output, stderr=output)
+        bench.watch(command)
+        time.sleep(5)
+        waits = command.poll() is None
+        print("the attach waits" if waits else "the attach does not wait", flush=True)
+        asked = time.monotonic()
+        equal("errors of the neighbour", counters(neighbour)["errors"], 0)
+        check(time.monotonic() - asked < PAUSE / 2, "the daemon took long to answer meanwhile")
+        wait_until("the channel is made anew", lambda: told("channel back") >= 1, LADDER + SUCCESSION)
+        equal("channels given up", told("its channel is made anew"), 1)
+        equal("session", (session()["state"], session()["channels"]), ("running", 1))
+        equal("the attach waits still", command.poll() is None, waits)
+    finally:
+        go_on()
+    wait_until("the attach ends", lambda: command.poll() is not None, 30)
+    told_by_attach = pathlib.Path(out).read_text(errors="replace")
+    equal(f"exit code of attach\n{told_by_attach}\n", command.returncode, 0)
+    unit = by_lun(json.loads(told_by_attach.splitlines()[0])["devices"])[LUN]
+    unit.check_works()
+    load.check()
+    equal("state", session()["state"], "running")
+    bench.detach()
 
 
 @case(limit=150)

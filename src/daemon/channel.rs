@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout};
 use ublk_frontend::backend::AreaId;
 
 use super::connection::Connection;
+use super::early::Name;
 use super::reactors::Reactor;
 use crate::backend::Message;
 
@@ -63,6 +64,15 @@ impl Channel {
     /// Whether a reactor's queue pair is this channel's.
     pub(crate) fn is(&self, reactor: usize, qp: QueuePairId) -> bool {
         self.reactor.index == reactor && self.qp == qp
+    }
+
+    /// What others call it.
+    pub(super) fn name(&self) -> Name {
+        Name {
+            reactor: self.reactor.index,
+            qp: self.qp,
+            serial: self.serial,
+        }
     }
 
     /// Tells the reactor to end it; `ChannelClosed` follows.

@@ -3,23 +3,24 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use srp_addressing::{Gid, Guid, Logout, PortId, TargetOptions};
-use srp_initiator::fabric::QueuePairId;
+use srp_addressing::{Gid, Guid, PortId, TargetOptions};
 use srp_initiator::session::{ChannelSequence, LoginParameters, SessionKey};
 use srp_initiator::wire::login::MultiChannel;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::Ground;
+use super::attaches::Attaches;
 use super::channel::Channel;
 use super::detach::AT_ONCE;
+use super::early::Early;
 use super::endpoints::endpoints;
 use super::failure::{Login, chain, failure, login_failure, unusable};
 use super::kernel_peer;
 use super::liveness::names_of_port;
 use super::login::{self, Accepted, ChannelSetupError, LocalEnd, SessionGround};
 use super::nexus::{Holder, Nexus, further_path};
-use super::replace::Replacement;
-use super::session::{Request, Session, acl_name};
+use super::session::{Request, Session};
+use super::snapshot::acl_name;
 use crate::backend::{Message, Sibling};
 use crate::rpc::protocol::{ErrorData, ErrorKind};
 
@@ -131,6 +132,7 @@ pub(crate) async fn log_in(
         wanted_channels: u16::try_from(wanted).unwrap_or(u16::MAX),
         owners: made.iter().map(|channel| channel.reactor.clone()).collect(),
         making: BTreeSet::new(),
+        early: Early::default(),
         channels: made,
         shared,
         parameters,
@@ -138,6 +140,7 @@ pub(crate) async fn log_in(
         over: watch::Sender::new(false),
         devices: BTreeMap::new(),
         others: BTreeMap::new(),
+        attaches: Attaches::new(),
         detaching: Arc::new(Semaphore::new(AT_ONCE)),
         lost: None,
     };
@@ -274,7 +277,7 @@ impl Session {
         let reactor = channel.reactor.index;
         let left = self.live().count();
         // Closing a session ends its channels as well; only what was not asked for is a loss.
-        if self.lost.is_some() || self.devices.is_empty() {
+        if self.lost.is_some() || !self.is_wanted() {
             return;
         }
         if left == 0 {
@@ -283,73 +286,6 @@ impl Session {
         tracing::warn!(
             session = self.key.0, reactor, reason, left, target = %self.address,
             "channel lost: the others carry on"
-        );
-        self.introduce();
-    }
-
-    /// What makes a channel anew for a reactor that has lost its own; nothing when none is wanted, or one is under way.
-    pub(super) fn replacement(&mut self, reactor: usize) -> Option<Replacement> {
-        if self.live().any(|channel| channel.reactor.index == reactor) {
-            return None;
-        }
-        self.replacement_on(reactor)
-    }
-
-    /// What makes another channel beside one that does not get rid of a command: one unit that is stuck is no reason for
-    /// the others to lose their session.
-    pub(super) fn successor(&mut self, reactor: usize, qp: QueuePairId) -> Option<Replacement> {
-        self.live().find(|channel| channel.is(reactor, qp))?;
-        let successor = self.replacement_on(reactor)?;
-        tracing::warn!(
-            session = self.key.0, reactor, target = %self.address,
-            "a command is neither answered nor ended: its channel is made anew"
-        );
-        Some(successor)
-    }
-
-    /// One at a time for each reactor: the second would take the place of the first.
-    fn replacement_on(&mut self, reactor: usize) -> Option<Replacement> {
-        let owner = self.owners.iter().find(|owner| owner.index == reactor)?.clone();
-        if self.lost.is_some() || self.devices.is_empty() || !self.making.insert(reactor) {
-            return None;
-        }
-        Some(Replacement {
-            ground: Arc::clone(&self.ground),
-            shared: self.shared.clone(),
-            parameters: self.parameters.clone(),
-            reactor: owner,
-            requests: self.requests.clone(),
-            over: self.over.subscribe(),
-        })
-    }
-
-    /// What came of making a channel for a reactor. What makes it instead when there is none and the old one has gone.
-    pub(super) fn made(&mut self, reactor: usize, channel: Option<Channel>) -> Option<Replacement> {
-        self.making.remove(&reactor);
-        match channel {
-            Some(channel) => self.replaced(channel),
-            None => return self.replacement(reactor),
-        }
-        None
-    }
-
-    /// A channel came in place of a lost one, or of one that is about to be.
-    fn replaced(&mut self, mut channel: Channel) {
-        let reactor = channel.reactor.index;
-        if self.lost.is_some() {
-            // Too late: it goes the way of the others.
-            channel.close(Logout::Disconnect);
-            return self.channels.push(channel);
-        }
-        let others = self.channels.iter_mut().filter(|other| !other.failed);
-        others
-            .filter(|other| other.reactor.index == reactor)
-            .for_each(Channel::retire);
-        self.channels.push(channel);
-        self.channels.sort_by_key(|channel| channel.reactor.index);
-        tracing::info!(
-            session = self.key.0, reactor, channels = self.live().count(), target = %self.address,
-            "channel back"
         );
         self.introduce();
     }

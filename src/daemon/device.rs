@@ -15,11 +15,11 @@ use ublk_frontend::backend::DeviceKey;
 use ublk_frontend::control::{self, Deleted, Device, DeviceConfig, DeviceParams, Recovery};
 use ublk_frontend::reactor::AddQueue;
 
+use super::Ground;
 use super::detach::{self, Patience};
 use super::failure::{chain, failure};
 use super::leftover;
 use super::reactors::Reactor;
-use super::session::Session;
 use crate::backend::{Disk, DiskCounters, Message};
 use crate::rpc::protocol::{ChannelInfo, Detached, DeviceDetail, DeviceInfo, ErrorData, ErrorKind, SessionInfo};
 
@@ -29,6 +29,20 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(60);
 /// The number comes free when the last user of the node has let go.
 const DELETE_LIMIT: Duration = Duration::from_secs(2);
+
+/// What a session's block devices stand on.
+#[derive(Clone)]
+pub(crate) struct DeviceGround {
+    pub(crate) daemon: Arc<Ground>,
+    pub(crate) session: SessionKey,
+    /// Its queue q is served by reactor q modulo their number.
+    pub(crate) owners: Vec<Reactor>,
+    /// Requests per queue.
+    pub(crate) depth: u16,
+    /// Bytes of the largest request.
+    pub(crate) max_transfer: u32,
+}
+
 /// See the module's text.
 pub(crate) struct BlockDevice {
     number: u32,
@@ -51,19 +65,18 @@ pub(crate) struct BlockDevice {
 impl BlockDevice {
     /// Makes `/dev/ublkbN` for a disk.
     pub(crate) async fn attach(
-        session: &Session,
+        ground: &DeviceGround,
         unit: LogicalUnit,
         geometry: &DiskGeometry,
         read_only: bool,
     ) -> Result<Self, ErrorData> {
         let host = |error: &dyn std::error::Error| failure(ErrorKind::Host, chain(error));
-        let params = parameters(geometry, session.shared.max_transfer, read_only);
-        let reactors = session.owners.clone();
-        let commands = session.live().map(|channel| channel.plan.commands).min().unwrap_or(1);
+        let params = parameters(geometry, ground.max_transfer, read_only);
+        let reactors = ground.owners.clone();
         let config = DeviceConfig {
             id: None,
             queues: u16::try_from(reactors.len()).unwrap_or(u16::MAX).max(1),
-            depth: commands.min(session.queue_depth()),
+            depth: ground.depth,
             params: params.clone(),
             recovery: Recovery::None,
         };
@@ -72,12 +85,12 @@ impl BlockDevice {
             .map_err(|error| host(&error))?;
         let ublk = ublk.map_err(|error| host(&error))?;
         leftover::remember(ublk.id());
-        let key = LunKey(session.ground.next_key());
+        let key = LunKey(ground.daemon.next_key());
         let counters = Arc::new(DiskCounters::default());
         let device = Self {
             number: ublk.id(),
             key,
-            session: session.key,
+            session: ground.session,
             unit,
             params,
             queues: ublk.queues(),
@@ -86,13 +99,13 @@ impl BlockDevice {
             reactors,
             ublk: Arc::new(Mutex::new(ublk)),
             detaching: AtomicBool::new(false),
-            endings: Arc::clone(&session.ground.endings),
+            endings: Arc::clone(&ground.daemon.endings),
         };
         let disk = Disk {
             device: DeviceKey(key.0),
             setup: DiskSetup {
                 key,
-                session: session.key,
+                session: ground.session,
                 lun: device.unit.lun,
                 block_size: geometry.block_size,
                 blocks: geometry.blocks,
@@ -103,7 +116,7 @@ impl BlockDevice {
         match device.serve(disk).await {
             Ok(()) => {
                 tracing::info!(
-                    session = session.key.0, lun = %device.unit.lun, device = device.path(),
+                    session = ground.session.0, lun = %device.unit.lun, device = device.path(),
                     size = device.params.sectors << 9, "attached"
                 );
                 Ok(device)

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt::Write as _;
 
 use srp_initiator::scsi::Lun;
-use srp_initiator::session::{LoginError, reject_reason};
+use srp_initiator::session::{LoginError, SessionKey, reject_reason};
 use srp_initiator::wire::login::LoginRejectReason;
 
 use super::connection::ConnectError;
@@ -158,4 +158,13 @@ pub(crate) fn nothing_attached(report: &AttachReport, there: &[String], luns: &[
     .remedy(format!(
         "check --lun and --exclude, and what the target maps for this initiator ({name})"
     ))
+}
+
+/// Why a session that ends takes no more devices.
+pub(crate) fn ending(key: SessionKey) -> ErrorData {
+    failure(
+        ErrorKind::Busy,
+        format!("session {} to this target is just being logged out", key.0),
+    )
+    .remedy("try again in a moment")
 }

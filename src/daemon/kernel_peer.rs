@@ -10,7 +10,7 @@ use srp_addressing::{Guid, TargetOptions};
 
 use super::failure::failure;
 use super::login::LocalEnd;
-use super::session::acl_name;
+use super::snapshot::acl_name;
 use crate::rpc::protocol::{ErrorData, ErrorKind};
 
 /// A session of ib_srp.

@@ -1,12 +1,14 @@
 //! The daemon: sessions to targets, and the block devices behind them.
 
 mod attach;
+mod attaches;
 mod channel;
 mod channels;
 mod connection;
 mod detach;
 mod device;
 mod dismissed;
+mod early;
 mod endpoints;
 mod execute;
 mod failure;
@@ -21,6 +23,7 @@ mod reactors;
 mod registry;
 mod replace;
 mod session;
+mod snapshot;
 pub(crate) mod watch;
 
 use std::collections::HashMap;

@@ -14,9 +14,10 @@ use super::Ground;
 use super::attach::Wanted;
 use super::channels;
 use super::dismissed::Dismissed;
-use super::failure::failure;
+use super::failure::{ending, failure};
 use super::nexus::{self, Holder, Nexuses};
-use super::session::{Request, Snapshot};
+use super::session::Request;
+use super::snapshot::Snapshot;
 use crate::rpc::protocol::{
     AttachParams, AttachReport, DaemonStatus, DetachParams, DetachReport, Detached, DeviceDetail, ErrorData, ErrorKind,
     Listing, ProbeReport, Probed, ShowParams,
@@ -279,12 +280,12 @@ impl Registry {
         for (key, snapshot) in self.snapshots() {
             if snapshot.target_gids.contains(&port) && snapshot.session.reason.is_none() {
                 let subject = snapshot.subject;
-                probes.spawn(async move { (key, subject.answers(PROBE_WITHIN).await, subject) });
+                probes.spawn(async move { (key, subject.answers(PROBE_WITHIN).await) });
             }
         }
         let mut report = ProbeReport { sessions: Vec::new() };
         while let Some(ended) = probes.join_next().await {
-            let Ok((key, alive, subject)) = ended else { continue };
+            let Ok((key, alive)) = ended else { continue };
             report.sessions.push(Probed { session: key.0, alive });
             if alive {
                 tracing::info!(session = key.0, %port, why, "the target answers: its session stays");
@@ -293,11 +294,8 @@ impl Registry {
             let limit = PROBE_WITHIN.as_secs();
             let reason = format!("{why}, and the target does not answer within {limit} s");
             if let Some(entry) = self.sessions().get(&key) {
-                // Before what its channels will say, so that this is the reason.
                 let _ = entry.requests.send(Request::PathLost(reason));
             }
-            // The session may be waiting for the target just now.
-            subject.give_up();
         }
         report.sessions.sort_by_key(|probed| probed.session);
         report
@@ -340,14 +338,6 @@ impl Registry {
 fn same_target(one: &TargetOptions, other: &TargetOptions) -> bool {
     let key = |target: &TargetOptions| (target.id_ext, target.ioc_guid, target.initiator_ext.unwrap_or(0));
     key(one) == key(other) && one.transport == other.transport
-}
-
-fn ending(key: SessionKey) -> ErrorData {
-    failure(
-        ErrorKind::Busy,
-        format!("session {} to this target is just being logged out", key.0),
-    )
-    .remedy("try again in a moment")
 }
 
 fn not_found(number: u32, ended: bool) -> Detached {

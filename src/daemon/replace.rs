@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use srp_addressing::Logout;
+use srp_initiator::fabric::QueuePairId;
 use srp_initiator::session::LoginParameters;
 use srp_initiator::wire::login::MultiChannel;
 use tokio::sync::{mpsc, watch};
@@ -14,7 +16,7 @@ use super::channels::serve;
 use super::failure::chain;
 use super::login::{self, Accepted, ChannelSetupError, SessionGround};
 use super::reactors::Reactor;
-use super::session::Request;
+use super::session::{Request, Session};
 
 /// Before the first attempt: what broke the channel may have broken more.
 const FIRST: Duration = Duration::from_secs(1);
@@ -118,5 +120,86 @@ impl Replacement {
                 reactor,
             )
             .await
+    }
+}
+
+impl Session {
+    /// What makes a channel anew for a reactor that has lost its own; nothing when none is wanted, or one is under way.
+    pub(super) fn replacement(&mut self, reactor: usize) -> Option<Replacement> {
+        if self.live().any(|channel| channel.reactor.index == reactor) {
+            return None;
+        }
+        self.replacement_on(reactor)
+    }
+
+    /// What makes another channel beside one that does not get rid of a command: one unit that is stuck is no reason for
+    /// the others to lose their session.
+    pub(super) fn successor(&mut self, reactor: usize, qp: QueuePairId) -> Option<Replacement> {
+        self.live().find(|channel| channel.is(reactor, qp))?;
+        let successor = self.replacement_on(reactor)?;
+        tracing::warn!(
+            session = self.key.0, reactor, target = %self.address,
+            "a command is neither answered nor ended: its channel is made anew"
+        );
+        Some(successor)
+    }
+
+    /// One at a time for each reactor: the second would take the place of the first.
+    fn replacement_on(&mut self, reactor: usize) -> Option<Replacement> {
+        let owner = self.owners.iter().find(|owner| owner.index == reactor)?.clone();
+        if self.lost.is_some() || !self.is_wanted() || !self.making.insert(reactor) {
+            return None;
+        }
+        Some(Replacement {
+            ground: Arc::clone(&self.ground),
+            shared: self.shared.clone(),
+            parameters: self.parameters.clone(),
+            reactor: owner,
+            requests: self.requests.clone(),
+            over: self.over.subscribe(),
+        })
+    }
+
+    /// What came of making a channel for a reactor. What makes it instead when there is none and the old one has gone.
+    pub(super) fn made(&mut self, reactor: usize, channel: Option<Channel>) -> Option<Replacement> {
+        self.making.remove(&reactor);
+        let Some(mut channel) = channel else {
+            return self.replacement(reactor);
+        };
+        let early = self.early.take(channel.name(), &self.making);
+        if early.is_empty() {
+            self.replaced(channel);
+            return None;
+        }
+        // It ended before it could serve, and is the end of no other.
+        tracing::warn!(session = self.key.0, reactor, target = %self.address, "a channel made anew was lost at once");
+        channel.close(Logout::Disconnect);
+        channel.failed = true;
+        self.channels.push(channel);
+        if let Some(requests) = self.requests.upgrade() {
+            early.into_iter().for_each(|request| drop(requests.send(request)));
+        }
+        None
+    }
+
+    /// A channel came in place of a lost one, or of one that is about to be.
+    fn replaced(&mut self, mut channel: Channel) {
+        let reactor = channel.reactor.index;
+        if self.lost.is_some() {
+            // Too late: it goes the way of the others.
+            channel.close(Logout::Disconnect);
+            return self.channels.push(channel);
+        }
+        let others = self.channels.iter_mut().filter(|other| !other.failed);
+        others
+            .filter(|other| other.reactor.index == reactor)
+            .for_each(Channel::retire);
+        self.channels.push(channel);
+        self.channels.sort_by_key(|channel| channel.reactor.index);
+        tracing::info!(
+            session = self.key.0, reactor, channels = self.live().count(), target = %self.address,
+            "channel back"
+        );
+        self.introduce();
     }
 }

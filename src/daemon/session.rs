@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use srp_addressing::{Gid, Logout, PortId, TargetOptions};
-use srp_initiator::fabric::QueuePairId;
 use srp_initiator::scsi::Lun;
 use srp_initiator::session::{LoginParameters, SessionKey};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -15,23 +14,23 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::Ground;
-use super::attach::{self, Wanted};
+use super::attach::Wanted;
+use super::attaches::{Attaches, Reply};
 use super::channel::Channel;
 use super::device::BlockDevice;
+use super::early::Early;
 use super::failure::failure;
-use super::liveness::Subject;
 use super::login::{LocalEnd, SessionGround};
 use super::reactors::Reactor;
 use super::replace::Made;
+use super::snapshot::Snapshot;
 use crate::backend::{Event as ReactorEvent, Message};
-use crate::rpc::protocol::{
-    AttachReport, ChannelInfo, Detached, DeviceDetail, DeviceInfo, ErrorData, ErrorKind, SessionInfo, SkippedLun,
-};
+use crate::rpc::protocol::{Detached, DeviceDetail, ErrorData, ErrorKind, SkippedLun};
 
 /// What others ask of a session.
 pub(crate) enum Request {
     /// Make further logical units block devices.
-    Attach(Wanted, oneshot::Sender<Result<AttachReport, ErrorData>>),
+    Attach(Wanted, Reply),
     /// End a block device. With the last one the session ends.
     Detach {
         number: u32,
@@ -57,20 +56,9 @@ pub(crate) enum Request {
 }
 
 /// Answers a client; kept until what it was told is true.
-type Answer = Box<dyn FnOnce() + Send>;
+pub(super) type Answer = Box<dyn FnOnce() + Send>;
 /// A detach that is over.
 type Ended = (Arc<BlockDevice>, Detached, oneshot::Sender<Detached>);
-
-/// A session as listings show it.
-#[derive(Clone, Debug)]
-pub(crate) struct Snapshot {
-    pub(crate) session: SessionInfo,
-    pub(crate) devices: Vec<DeviceInfo>,
-    /// What the fabric may call the target's port.
-    pub(crate) target_gids: Vec<Gid>,
-    /// What a probe of it asks.
-    pub(crate) subject: Subject,
-}
 
 /// A logged-in session.
 pub(crate) struct Session {
@@ -87,6 +75,8 @@ pub(crate) struct Session {
     pub(crate) owners: Vec<Reactor>,
     /// Reactors for which a channel is being made.
     pub(crate) making: BTreeSet<usize>,
+    /// What was said of channels that are only being made.
+    pub(crate) early: Early,
     /// At most one of each owner that is in service, and those that are being closed.
     pub(crate) channels: Vec<Channel>,
     /// What logging a further channel in takes.
@@ -97,6 +87,8 @@ pub(crate) struct Session {
     pub(crate) over: watch::Sender<bool>,
     pub(crate) devices: BTreeMap<u32, Arc<BlockDevice>>,
     pub(crate) others: BTreeMap<Lun, SkippedLun>,
+    /// What is to become its devices.
+    pub(crate) attaches: Attaches,
     /// Its devices take turns.
     pub(crate) detaching: Arc<Semaphore>,
     /// Why it is lost.
@@ -111,48 +103,6 @@ impl Session {
     pub(crate) fn queue_depth(&self) -> u16 {
         let most = self.target.max_cmd_per_lun.unwrap_or(u32::from(QUEUE_DEPTH));
         u16::try_from(most).unwrap_or(u16::MAX).clamp(1, QUEUE_DEPTH)
-    }
-
-    /// The figures of `list`.
-    pub(crate) fn snapshot(&self) -> Snapshot {
-        let state = if self.lost.is_some() { "lost" } else { "running" };
-        Snapshot {
-            session: SessionInfo {
-                id: self.key.0,
-                target: self.target.to_string(),
-                address: self.address.to_string(),
-                local: format!("{}/{}", self.local.device, self.local.port),
-                initiator_port: acl_name(self.initiator_port),
-                state: state.to_owned(),
-                reason: self.lost.clone(),
-                channels: u16::try_from(self.live().count()).unwrap_or(u16::MAX),
-                channels_wanted: self.wanted_channels,
-                request_limit: self.live().next().map_or(0, |channel| channel.granted.request_limit),
-                others: self.others.values().cloned().collect(),
-            },
-            devices: self
-                .devices
-                .values()
-                .map(|device| device.info(self.key.0, state))
-                .collect(),
-            target_gids: self.target_gids.clone(),
-            subject: Subject {
-                session: self.key,
-                lun: self
-                    .devices
-                    .values()
-                    .next()
-                    .map_or(Lun::default(), |device| device.lun()),
-                channels: self.places(),
-                counters: self.devices.values().map(|device| device.counters()).collect(),
-            },
-        }
-    }
-
-    /// Where its channels are.
-    fn places(&self) -> Vec<(Reactor, QueuePairId)> {
-        let place = |channel: &Channel| (channel.reactor.clone(), channel.qp);
-        self.live().map(place).collect()
     }
 
     /// Serves the session until its last device is gone and it has logged out. What ends the session is
@@ -174,7 +124,7 @@ impl Session {
             if let Some(request) = next.take() {
                 answers.extend(self.handle(request, &mut detaching, &mut dismantling).await);
             }
-            let ending = self.devices.is_empty() && detaching.is_empty();
+            let ending = !self.is_wanted() && detaching.is_empty();
             if ending {
                 self.close_channels();
             }
@@ -195,7 +145,9 @@ impl Session {
             if over {
                 break;
             }
+            let overdue = self.channels.iter().filter_map(|channel| channel.flush_by).min();
             tokio::select! {
+                step = self.attaches.step() => answers.extend(self.attach_step(step)),
                 Some(ended) = detaching.join_next(), if !detaching.is_empty() => {
                     let Ok((device, outcome, reply)) = ended else { continue };
                     answers.push(self.detached(&device, outcome, reply));
@@ -207,7 +159,7 @@ impl Session {
                         dismantling.spawn(replacement.run());
                     }
                 }
-                () = self.out_of_patience() => {
+                () = out_of_patience(overdue) => {
                     let now = Instant::now();
                     self.channels.iter_mut().for_each(|channel| channel.destroy_overdue(now));
                 }
@@ -226,31 +178,17 @@ impl Session {
         self.channels.iter_mut().for_each(|channel| channel.close(logout));
     }
 
-    /// Waits until channels being closed should have been flushed.
-    async fn out_of_patience(&self) {
-        match self.channels.iter().filter_map(|channel| channel.flush_by).min() {
-            Some(limit) => tokio::time::sleep_until(limit).await,
-            None => std::future::pending().await,
-        }
-    }
-
     async fn handle(
         &mut self,
         request: Request,
         detaching: &mut JoinSet<Ended>,
         dismantling: &mut JoinSet<Option<Made>>,
     ) -> Option<Answer> {
+        let request = self.early.keep(request, &self.channels, &self.making)?;
         match request {
             Request::Attach(wanted, reply) => {
-                let result = match &self.lost {
-                    Some(reason) => Err(failure(
-                        ErrorKind::Exists,
-                        format!("session {} to this target is lost ({reason})", self.key.0),
-                    )
-                    .remedy("detach its devices (`ublk-srp list` names them), then attach again")),
-                    None => attach::disks(self, &wanted).await,
-                };
-                Some(Box::new(|| drop(reply.send(result))))
+                self.attaches.push(wanted, reply);
+                self.attach_next()
             }
             Request::Detach { number, force, reply } => self.detach(number, force, reply, detaching),
             Request::Show { number, reply } => {
@@ -293,6 +231,11 @@ impl Session {
                 None
             }
         }
+    }
+
+    /// Whether there is somebody it is for: a device, or who attaches one.
+    pub(super) fn is_wanted(&self) -> bool {
+        !self.devices.is_empty() || !self.attaches.is_empty()
     }
 
     /// Starts to detach a device, or says why not.
@@ -346,7 +289,7 @@ impl Session {
     /// The session is gone: what it has left of channels is ended.
     pub(super) fn lose(&mut self, reason: &str) {
         // Closing a session ends its channels as well; only what was not asked for is a loss.
-        if self.lost.is_some() || self.devices.is_empty() {
+        if self.lost.is_some() || !self.is_wanted() {
             return;
         }
         tracing::error!(
@@ -357,41 +300,12 @@ impl Session {
         self.introduce();
         self.close_channels();
     }
-
-    async fn show(&self, number: u32) -> Result<DeviceDetail, ErrorData> {
-        let device = self
-            .devices
-            .get(&number)
-            .ok_or_else(|| failure(ErrorKind::NotFound, format!("there is no /dev/ublkb{number}")))?;
-        let mut channels = Vec::new();
-        for channel in &self.channels {
-            let state = channel
-                .reactor
-                .ask(|reply| Message::ChannelState(channel.qp, reply))
-                .await
-                .ok()
-                .flatten();
-            if let Some(state) = state {
-                channels.push(ChannelInfo {
-                    reactor: u32::try_from(channel.reactor.index).unwrap_or(u32::MAX),
-                    credits: state.credits,
-                    in_flight: state.commands,
-                    zero_credit: state.zero_credit,
-                    buffer_bytes: state.bytes_in_use,
-                    in_pieces: state.in_pieces,
-                    aborts: state.aborts,
-                    resets: state.resets,
-                });
-            }
-        }
-        let session = self.snapshot().session;
-        let state = session.state.clone();
-        Ok(device.detail(session, &state, channels))
-    }
 }
 
-/// The initiator port id as LIO's ACLs name it.
-pub(crate) fn acl_name(port: PortId) -> String {
-    let digits: String = port.0.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("0x{digits}")
+/// Waits until channels being closed should have been flushed.
+async fn out_of_patience(overdue: Option<Instant>) {
+    match overdue {
+        Some(limit) => tokio::time::sleep_until(limit).await,
+        None => std::future::pending().await,
+    }
 }
