@@ -166,6 +166,9 @@ def parser():
 
 def main(arguments):
     chosen = parser().parse_args(arguments)
+    kernels = [chosen.kernel] if chosen.kernel else ["newest", OLDEST]
+    if not any(chosen_cases(chosen, kernel) for kernel in kernels):
+        raise SystemExit(f"no case has {chosen.only!r} in its name; their names are module/function, as in {registry.all_cases()[0].name}")
     options.end_on_signals()
     tally = Tally()
     if step(tally, "set-up of this host", ["lab/setup"]):
@@ -173,7 +176,7 @@ def main(arguments):
             for name, cargo, environment in STEPS:
                 step(tally, name, [*CARGO, *cargo], environment)
         if step(tally, "release build", ["lab/build"]):
-            for kernel in [chosen.kernel] if chosen.kernel else ["newest", OLDEST]:
+            for kernel in kernels:
                 in_guests(tally, kernel, chosen_cases(chosen, kernel), chosen.full)
             if not chosen.only:
                 step(tally, "benchmark, short form", ["lab/bench", "--short"])
