@@ -15,8 +15,8 @@ from cases.command import Failed, attempt, run, wait_until
 #: LUNs and initiator_exts of this measurement begin here, beyond those of the lab's own target.
 FIRST_LUN = 2000
 FIRST_EXT = 0x100
-#: Readers of all disks together.
-READERS = 4
+#: Readers of all disks together, each with one read under way: fio with hundreds of files a reader takes minutes to begin.
+READERS = 32
 
 
 class Daemon:
@@ -78,9 +78,9 @@ def iops(devices, seconds):
         mine = devices[reader::READERS] or devices
         jobs += [f"--name=reader{reader}", f"--filename={':'.join(mine)}"]
     outcome = run(
-        "fio", "--rw=randread", "--bs=4096", "--ioengine=io_uring", "--direct=1", f"--iodepth={32 // READERS}",
+        "fio", "--rw=randread", "--bs=4096", "--ioengine=io_uring", "--direct=1", "--iodepth=1",
         "--thread=1", "--time_based", f"--runtime={seconds}", "--ramp_time=1", "--norandommap=1", "--randrepeat=0",
-        "--output-format=json", "--file_service_type=random", "--openfiles=2000", "--group_reporting", *jobs,
+        "--output-format=json", "--group_reporting", *jobs,
         limit=seconds + 300,
     )  # fmt: skip
     return json.loads(outcome.out[outcome.out.index("{") :])["jobs"][0]["read"]["iops"]
