@@ -58,8 +58,9 @@ fn a_seed_replays() {
 }
 
 /// Seeds beyond those above that have found something: one that kept the turn of others while it had no credit; one that kept
-/// a buffer from others while its unit was busy.
-const ONCE_FAILED: [u64; 2] = [3_064_704, 206_648];
+/// a buffer from others while its unit was busy; one whose target counted a command of a lost connection, that it would never
+/// answer, into a full task set for ever.
+const ONCE_FAILED: [u64; 3] = [3_064_704, 206_648, 11_869];
 
 #[test]
 fn seeds_that_once_failed() {

@@ -43,7 +43,7 @@ def new_disk(before, lun):
 # The default of 30 us covers the round trip of a small request on real cores, some 10 to 25 us. The same round trip takes
 # 300 to 500 us in an emulated guest, and so the wait for it is as much longer; but not where instructions are counted, as
 # those of the wait are.
-SPIN = 400
+SPIN = 1000
 
 
 class Ours:

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::check::rule;
 use super::client::Pending;
-use super::odds::{CreditPolicy, Odds};
+use super::odds::CreditPolicy;
 use super::world::{ENABLE, SLACK, World};
 use crate::scsi::{BlockError, Lun};
 use crate::session::{Engine, Fence, LunKey, RequestId};
@@ -46,7 +46,7 @@ impl World {
     /// never answers is aborted, its unit reset and the session logged in again; the others follow one by one.
     pub(super) fn heal(&mut self) -> Duration {
         self.enter();
-        self.fabric().set_odds(Odds::default());
+        self.fabric().heal();
         let limit = self.healed_limit();
         let over = self.now + limit;
         self.over_by = Some(over);

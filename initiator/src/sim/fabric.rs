@@ -129,6 +129,12 @@ impl SimFabric {
         self.net.odds = odds;
     }
 
+    /// From now on nothing goes wrong.
+    pub(super) fn heal(&mut self) {
+        self.set_odds(Odds::default());
+        self.target.heal();
+    }
+
     /// Connects with a login request (its 64-byte form); `send_slot` is the length of a send slot, as far as the target
     /// takes IUs that long, `arena` that of each data arena, and `exposure` how the target reaches them.
     ///

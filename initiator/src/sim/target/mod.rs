@@ -157,6 +157,8 @@ pub struct Target {
     function_fates: VecDeque<Function>,
     /// When a function was refused last.
     function_refused: Option<Instant>,
+    /// Commands that a lost connection left behind, and that will never be answered, take no place in a task set.
+    tidy: bool,
     /// So many commands that do not touch the medium hang.
     hanging: u32,
     /// Commands refused with TASK SET FULL as the task set was.
@@ -178,12 +180,18 @@ impl Target {
             functions: BTreeMap::new(),
             function_fates: VecDeque::new(),
             function_refused: None,
+            tidy: false,
             hanging: 0,
             refused: 0,
             serial: 0,
             tag: 0,
             good: BTreeSet::new(),
         }
+    }
+
+    /// Nothing goes wrong any more.
+    pub(super) fn heal(&mut self) {
+        self.tidy = true;
     }
 
     /// How it is set up.

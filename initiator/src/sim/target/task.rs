@@ -173,7 +173,12 @@ impl Target {
     }
 
     fn is_full(&self, lun: u64) -> bool {
-        let working = |task: &&Task| task.lun == lun && task.stage != Stage::Respond;
+        let left_behind = |task: &Task| {
+            let channel = self.channels.get(&task.qp);
+            task.stage == Stage::Stuck && channel.is_none_or(|channel| !channel.alive)
+        };
+        let working =
+            |task: &&Task| task.lun == lun && task.stage != Stage::Respond && !(self.tidy && left_behind(task));
         let limit = self.profile.task_set.unwrap_or(usize::MAX);
         self.tasks.values().filter(working).count() >= limit
     }
