@@ -4,11 +4,12 @@ import statistics
 import time
 
 from . import daemon, fio, resources, target
-from .command import check, equal, run
+from .command import check, equal, run, start
 from .registry import case
 
 TRIES = 3
 MANY = range(2000, 2160)
+MORE = range(1300, 1330)
 
 
 @case(limit=120, smoke=True)
@@ -72,4 +73,32 @@ def many_at_once(bench):
     odd = [each for each in report["devices"] if not each["detached"] or each.get("notes")]
     check(not odd, str(odd))
     equal("disks detached", len(report["devices"]), len(MANY))
+    resources.check_released()
+
+
+@case(limit=150)
+def while_others_are_attached(bench):
+    """In the middle of an attach of many, disks that are there are detached, and those that come get their numbers: at its end
+    exactly the others are there, and all of them go."""
+    ext = 0x201
+    target.make_many(MORE)
+    target.allow(ext, MORE)
+    line = target.line(initiator_ext=f"{ext:x}")
+    assert bench.daemon
+    attach = bench.watch(start(daemon.PROGRAM, "attach", line, "--lun", f"{MORE[0]}-{MORE[-1]}"))
+    numbers, gone = [], set()
+    while attach.poll() is None:
+        there = {each["number"]: each["lun"] for each in daemon.answer("list")["devices"]}
+        if there:
+            number = min(there)
+            (told,) = daemon.answer("detach", f"/dev/ublkb{number}")["devices"]
+            check(told["detached"], str(told))
+            numbers.append(number)
+            gone.add(there[number])
+    equal("exit code of attach", attach.returncode, 0)
+    print(f"{len(gone)} disks detached meanwhile, of numbers {numbers}", flush=True)
+    check(len(numbers) > len(set(numbers)), "no number came again")
+    left = {each["lun"] for each in daemon.answer("list")["devices"]}
+    equal("disks that are there", left, {str(lun) for lun in MORE} - gone)
+    bench.detach()
     resources.check_released()

@@ -1,11 +1,14 @@
 """The daemon is told to end while disks are attached."""
 
-from . import filesystem, resources
-from .command import attempt, check
+from . import daemon, filesystem, resources, target
+from .command import attempt, check, start, wait_until
 from .disk import CHUNK, check_same, pattern
 from .registry import case
 
 BOUND = 40
+#: LUNs and initiator_ext of many disks.
+MANY = range(1400, 1440)
+EXT = 0x300
 
 
 @case(limit=150, smoke=True)
@@ -22,6 +25,22 @@ def idle_disks(bench):
     (disk,) = bench.attach(None, "--lun", "1").values()
     check_same("what was written before the daemon's end", disk.read(len(data)), data)
     bench.detach(disk)
+
+
+@case(limit=150)
+def while_attaching(bench):
+    """SIGTERM in the middle of an attach of many disks: it comes to an end, and nothing is left."""
+    target.make_many(MANY)
+    target.allow(EXT, MANY)
+    line = target.line(initiator_ext=f"{EXT:x}")
+    assert bench.daemon
+    attach = bench.watch(start(daemon.PROGRAM, "attach", line, "--lun", f"{MANY[0]}-{MANY[-1]}"))
+    wait_until("some disks are there", lambda: len(daemon.answer("list")["devices"]) >= 2, 30)
+    check(attach.poll() is None, "the attach has ended already")
+    bench.daemon.end(BOUND)
+    bench.forget_daemon()
+    wait_until("the command ends", lambda: attach.poll() is not None, 10)
+    resources.check_nothing_left()
 
 
 @case(limit=200)

@@ -121,6 +121,9 @@ impl Attach {
             reason,
             failed: true,
         };
+        if self.ground.daemon.is_ending() {
+            return Err(unseen("the daemon has been told to end".to_owned()));
+        }
         if *self.over.borrow() {
             return Err(unseen("the session was lost meanwhile".to_owned()));
         }

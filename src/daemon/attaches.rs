@@ -99,7 +99,10 @@ impl Session {
 
     /// What an attach goes by that starts now, unless the session takes none.
     fn attach(&self) -> Result<Attach, ErrorData> {
-        if let Some(reason) = &self.lost {
+        if self.ground.is_ending() {
+            return Err(failure(ErrorKind::Busy, "the daemon has been told to end"));
+        }
+        if let Some(reason) = self.lost.as_ref().filter(|_| !self.devices.is_empty()) {
             let message = format!("session {} to this target is lost ({reason})", self.key.0);
             return Err(failure(ErrorKind::Exists, message)
                 .remedy("detach its devices (`ublk-srp list` names them), then attach again"));
@@ -145,6 +148,11 @@ impl Session {
             Step::Over(mut outcome, reply) => {
                 if let Ok(report) = &mut outcome {
                     report.session = self.snapshot().session;
+                    // Somebody may have detached some already.
+                    report.devices.retain(|told| {
+                        let there = self.devices.get(&told.number);
+                        there.is_some_and(|device| device.lun().to_string() == told.lun)
+                    });
                 }
                 let mut answers: Vec<Answer> = vec![Box::new(|| drop(reply.send(outcome)))];
                 answers.extend(std::iter::from_fn(|| self.attach_next()));

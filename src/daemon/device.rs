@@ -8,7 +8,7 @@ use srp_initiator::fabric::QueuePairId;
 use srp_initiator::scsi::Lun;
 use srp_initiator::scsi::bringup::{DiskGeometry, LogicalUnit};
 use srp_initiator::session::{DiskSetup, LunKey, SessionKey};
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Mutex, RwLock, Semaphore};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use ublk_frontend::backend::DeviceKey;
@@ -60,6 +60,8 @@ pub(crate) struct BlockDevice {
     detaching: AtomicBool,
     /// To be waited for before the kernel is asked to take it apart.
     endings: Arc<Semaphore>,
+    /// See [`Ground::numbers`].
+    numbers: Arc<RwLock<()>>,
 }
 
 impl BlockDevice {
@@ -80,11 +82,14 @@ impl BlockDevice {
             params: params.clone(),
             recovery: Recovery::None,
         };
-        let ublk = spawn_blocking(move || Device::add(&config))
-            .await
-            .map_err(|error| host(&error))?;
-        let ublk = ublk.map_err(|error| host(&error))?;
-        leftover::remember(ublk.id());
+        let numbers = Arc::clone(&ground.daemon.numbers);
+        let ublk = {
+            let _alone = numbers.write().await;
+            let added = spawn_blocking(move || Device::add(&config)).await;
+            let ublk = added.map_err(|error| host(&error))?.map_err(|error| host(&error))?;
+            leftover::remember(ublk.id());
+            ublk
+        };
         let key = LunKey(ground.daemon.next_key());
         let counters = Arc::new(DiskCounters::default());
         let device = Self {
@@ -100,6 +105,7 @@ impl BlockDevice {
             ublk: Arc::new(Mutex::new(ublk)),
             detaching: AtomicBool::new(false),
             endings: Arc::clone(&ground.daemon.endings),
+            numbers,
         };
         let disk = Disk {
             device: DeviceKey(key.0),
@@ -206,6 +212,7 @@ impl BlockDevice {
             }
         }
         let mut ublk = Arc::clone(&self.ublk).lock_owned().await;
+        let _watched = self.numbers.read().await;
         let deleted = match spawn_blocking(move || ublk.delete(DELETE_LIMIT)).await {
             Ok(deleted) => deleted,
             Err(error) => return Some(failure(ErrorKind::Internal, chain(&error))),

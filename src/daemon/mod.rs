@@ -27,14 +27,14 @@ mod snapshot;
 pub(crate) mod watch;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use srp_initiator::session::SessionKey;
 use srp_verbs::device::Devices;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{RwLock, Semaphore, mpsc};
 
 use crate::backend::Event;
 use crate::cli::daemon::DaemonOptions;
@@ -58,14 +58,28 @@ pub(crate) struct Ground {
     pub(crate) devices: Devices,
     /// Block devices the kernel takes apart at a time.
     pub(crate) endings: Arc<Semaphore>,
+    /// Held by those who watch numbers of block devices come free, and alone by one who takes one: whoever took a number
+    /// at once would seem to be the device that has it no more.
+    pub(crate) numbers: Arc<RwLock<()>>,
     routes: Mutex<HashMap<SessionKey, mpsc::UnboundedSender<Request>>>,
     next_key: AtomicU32,
+    ending: AtomicBool,
 }
 
 impl Ground {
     /// A number for a session, a logical unit or a device, never used before.
     pub(crate) fn next_key(&self) -> u32 {
         self.next_key.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// No attach makes anything any more.
+    fn end(&self) {
+        self.ending.store(true, Ordering::Release);
+    }
+
+    /// Whether the daemon has been told to end.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Acquire)
     }
 
     fn routes(&self) -> MutexGuard<'_, HashMap<SessionKey, mpsc::UnboundedSender<Request>>> {
@@ -105,8 +119,10 @@ pub(crate) async fn run(options: DaemonOptions) -> Result<(), ErrorData> {
         connections,
         devices: Devices::new(),
         endings: Arc::new(Semaphore::new(detach::AT_ONCE)),
+        numbers: Arc::default(),
         routes: Mutex::default(),
         next_key: AtomicU32::new(1),
+        ending: AtomicBool::new(false),
     });
     tokio::spawn(route_events(Arc::clone(&ground), from_reactors));
     let registry = Arc::new(Registry::new(Arc::clone(&ground)));

@@ -1,7 +1,8 @@
 //! All sessions.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use srp_addressing::{Gid, TargetOptions};
 use srp_discovery::targets::Target;
@@ -9,6 +10,7 @@ use srp_discovery::watch::PROBE_WITHIN;
 use srp_initiator::session::SessionKey;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
 
 use super::Ground;
 use super::attach::Wanted;
@@ -22,6 +24,11 @@ use crate::rpc::protocol::{
     AttachParams, AttachReport, DaemonStatus, DetachParams, DetachReport, Detached, DeviceDetail, ErrorData, ErrorKind,
     Listing, ProbeReport, Probed, ShowParams,
 };
+
+/// An attach of a unit that does not answer is not waited for any longer when the daemon ends.
+const ATTACH_LIMIT: Duration = Duration::from_secs(10);
+/// How often it is looked at until then.
+const GLANCE: Duration = Duration::from_millis(50);
 
 /// The sessions of the daemon.
 pub(crate) struct Registry {
@@ -313,23 +320,44 @@ impl Registry {
         }
     }
 
-    /// Detaches everything, whoever uses it: the daemon ends, and its devices cannot outlive it.
+    /// Detaches everything, whoever uses it: the daemon ends, and its devices cannot outlive it. An attach under way comes to
+    /// the end of the unit it is at, whose device is detached as well.
     pub(crate) async fn end(&self) {
-        let all = DetachParams {
-            devices: Vec::new(),
-            all: true,
-            force: true,
-        };
-        match self.detach(&all).await {
-            Ok(report) => {
-                for device in report.devices {
-                    match device.error {
-                        None => tracing::info!(device = device.number, notes = ?device.notes, "detached"),
-                        Some(error) => tracing::error!(device = device.number, error = error.message, "not detached"),
+        self.ground.end();
+        let patience = Instant::now() + ATTACH_LIMIT;
+        let mut kept = BTreeSet::new();
+        loop {
+            let devices: Vec<u32> = self.list().devices.iter().map(|device| device.number).collect();
+            let devices: Vec<u32> = devices.into_iter().filter(|number| !kept.contains(number)).collect();
+            if devices.is_empty() {
+                // It attaches, or logs out.
+                let is_busy = |snapshot: &Snapshot| snapshot.devices.is_empty();
+                let busy = self.snapshots().iter().any(|(_, snapshot)| is_busy(snapshot));
+                if !busy || Instant::now() >= patience {
+                    return;
+                }
+                sleep(GLANCE).await;
+                continue;
+            }
+            let all = DetachParams {
+                devices,
+                all: false,
+                force: true,
+            };
+            match self.detach(&all).await {
+                Ok(report) => {
+                    for device in report.devices {
+                        kept.extend((!device.detached).then_some(device.number));
+                        match device.error {
+                            None => tracing::info!(device = device.number, notes = ?device.notes, "detached"),
+                            Some(error) => {
+                                tracing::error!(device = device.number, error = error.message, "not detached");
+                            }
+                        }
                     }
                 }
+                Err(error) => return tracing::error!(error = error.message, "devices could not be detached"),
             }
-            Err(error) => tracing::error!(error = error.message, "devices could not be detached"),
         }
     }
 }

@@ -153,6 +153,10 @@ impl Session {
                     answers.push(self.detached(&device, outcome, reply));
                 }
                 Some(made) = dismantling.join_next(), if !dismantling.is_empty() => {
+                    // The end of a channel that was made may have been told already.
+                    while let Ok(request) = requests.try_recv() {
+                        answers.extend(self.handle(request, &mut detaching, &mut dismantling).await);
+                    }
                     if let Ok(Some((reactor, channel))) = made
                         && let Some(replacement) = self.made(reactor, channel)
                     {
@@ -276,7 +280,14 @@ impl Session {
 
     fn detached(&mut self, device: &BlockDevice, outcome: Detached, reply: oneshot::Sender<Detached>) -> Answer {
         if outcome.detached {
-            self.devices.remove(&outcome.number);
+            // Its number may be that of another by now, attached since.
+            if self
+                .devices
+                .get(&outcome.number)
+                .is_some_and(|there| there.key() == device.key())
+            {
+                self.devices.remove(&outcome.number);
+            }
             for index in 0..self.ground.reactors.count() {
                 self.ground.reactors.get(index).send(Message::RemoveDisk(device.key()));
             }
