@@ -15,6 +15,7 @@ from .wire import EmulatorFault, GuestDied
 
 OLDEST = "6.12"
 CARGO = ("sh", "-c", '. lab/env; exec cargo "$@"', "cargo")
+SPEED = ("bench", "--locked", "-p", "srp-initiator", "-p", "ublk-frontend", "--bench", "speed", "--bench", "reactor", "--", "--test")
 INSTRUCTIONS = ("bench", "-p", "srp-initiator", "--bench", "instructions", "--locked")
 SUBNET = ("test", "-p", "srp-discovery", "--features", "model", "--test", "ibsim", "--locked", "--", "--ignored")
 STEPS = (
@@ -23,6 +24,7 @@ STEPS = (
     ("unit and simulator tests", ("test", "--workspace", "--locked", "--no-fail-fast"), {}),
     ("discovery against opensm", SUBNET, {}),
     ("instructions of a command", INSTRUCTIONS, {}),
+    ("other benchmarks, once", SPEED, {}),
     ("documentation", ("doc", "--workspace", "--no-deps", "--locked"), {"RUSTDOCFLAGS": "-D warnings"}),
 )
 TEST_RESULT = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed", re.M)

@@ -146,6 +146,8 @@ pub(crate) fn fabric() -> BareFabric {
 pub(crate) struct Load {
     engine: Engine<BareFabric>,
     disks: u32,
+    /// Of 512 bytes, per command.
+    blocks: u32,
     now: u64,
     next: u64,
 }
@@ -183,12 +185,18 @@ impl Load {
         Self {
             engine,
             disks,
+            blocks: 8,
             now: 0,
             next: 0,
         }
     }
 
-    /// Carries out so many commands of 4 KiB, `depth` at once, and returns how many ended well.
+    /// Commands of so many blocks of 512 bytes instead of eight.
+    pub(crate) fn with_blocks(self, blocks: u32) -> Self {
+        Self { blocks, ..self }
+    }
+
+    /// Carries out so many commands of 4 KiB or what was asked for, `depth` at once, and returns how many ended well.
     pub(crate) fn run(&mut self, commands: u64, depth: u64, write: bool) -> u64 {
         let mut done = 0;
         let end = self.next + commands;
@@ -205,7 +213,7 @@ impl Load {
                     lun: LunKey(lun),
                     operation,
                     lba: (self.next * 8) & 0xff_ffff,
-                    blocks: 8,
+                    blocks: self.blocks,
                 };
                 self.engine.submit(request, Instant::from_nanos(self.now));
             }
