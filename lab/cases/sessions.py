@@ -114,3 +114,25 @@ def duplicates(bench):
     equal("sessions at the target", target.sessions(), [target.port_name(0)])
     bench.detach()
     resources.check_released()
+
+
+@case(limit=150)
+def with_deep_queues(bench):
+    """Sessions whose channels do not fit the completion queue of a reactor get further ones, and all of them work."""
+    disks = []
+    for ext in range(0x600, 0x605):
+        target.allow(ext, (0,))
+        line = target.line(initiator_ext=f"{ext:x}", queue_size=1500, ch_count=1)
+        disks.append(bench.attach(line, "--lun", "0")[0])
+    # A pair for two channels of so many requests.
+    equal("completion queues", len(resources.rdma("cq")), 6)
+    loads = [fio.Running(disk, seconds=4, rw="randread") for disk in disks]
+    for load in loads:
+        bench.watch(load.process)
+    for load in loads:
+        equal(f"exit code of fio\n{load.told()}\n", load.wait(60), 0)
+    for disk in disks[1:]:
+        bench.detach(disk)
+    disks[0].check_works()
+    equal("completion queues", len(resources.rdma("cq")), 2)
+    bench.detach()

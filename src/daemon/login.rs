@@ -174,7 +174,6 @@ impl Resolved {
             Some(domain) if Arc::ptr_eq(domain.device(), &device) => Arc::clone(domain),
             _ => Arc::clone(ground.domain.insert(ProtectionDomain::new(&device)?)),
         };
-        let queue = reactors.completion_queue(reactor.index, &device)?;
         // The target may grant more or less; a queue pair of the size wished for holds either.
         let most = SlotPlan::new(i32::from(ground.queue_size) + 1, ground.queue_size);
         let caps = QueuePairCaps {
@@ -182,7 +181,9 @@ impl Resolved {
             receives: most.receives.into(),
             max_inline: 128,
         };
-        let queue_pair = QueuePair::create(&connection.id, &domain, &queue, caps)?;
+        let queue_pair = reactors.queue_pair(reactor.index, &device, caps.sends.max(caps.receives), |queue| {
+            QueuePair::create(&connection.id, &domain, queue, caps).map_err(ChannelSetupError::from)
+        })?;
         // What the HCA lacks is said before the target is troubled. Behind the queue pair, as a process's objects are
         // destroyed by the kernel last first: windows keep the queue pair they are open on.
         let windows = match ground.exposure {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use srp_verbs::completion_queue::{CompletionQueue, CompletionQueueError};
 use srp_verbs::device::Device;
+use srp_verbs::queue_pair::QueuePair;
 use tokio::sync::{mpsc, oneshot};
 use ublk_frontend::backend::{AreaId, DeviceKey};
 use ublk_frontend::reactor::{
@@ -17,8 +18,11 @@ use crate::backend::{Event, Message, Sibling, SrpBackend};
 /// All reactors; the threads end with the process.
 pub(crate) struct Reactors {
     threads: Vec<Thread<Message>>,
-    queues: Mutex<HashMap<(usize, String), Weak<CompletionQueue>>>,
+    queues: Mutex<HashMap<OnDevice, Vec<Weak<CompletionQueue>>>>,
 }
+
+/// A reactor and the name of an HCA.
+type OnDevice = (usize, String);
 
 /// The way to one reactor.
 #[derive(Clone, Debug)]
@@ -61,23 +65,28 @@ impl Reactors {
         }
     }
 
-    /// The completion queue of a reactor on an HCA. It lives as long as somebody uses it.
-    pub(crate) fn completion_queue(
+    /// Has a queue pair made on a completion queue of a reactor's on an HCA that has room for so many work requests of either
+    /// direction: one of those there are, or another. They live as long as somebody uses them.
+    pub(crate) fn queue_pair<E: From<CompletionQueueError>>(
         &self,
         reactor: usize,
         device: &Arc<Device>,
-    ) -> Result<Arc<CompletionQueue>, CompletionQueueError> {
-        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = queues.entry((reactor, device.name().to_owned())).or_default();
-        if let Some(queue) = place.upgrade()
-            && Arc::ptr_eq(queue.device(), device)
-        {
-            return Ok(queue);
+        entries: u32,
+        make: impl FnOnce(&Arc<CompletionQueue>) -> Result<QueuePair, E>,
+    ) -> Result<QueuePair, E> {
+        // Held until its room is taken.
+        let mut all = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        let queues = all.entry((reactor, device.name().to_owned())).or_default();
+        queues.retain(|queue| queue.strong_count() > 0);
+        let mut usable = queues.iter().filter_map(Weak::upgrade);
+        let there = usable.find(|queue| Arc::ptr_eq(queue.device(), device) && queue.free() >= entries);
+        if let Some(queue) = there {
+            return make(&queue);
         }
         let vector = u32::try_from(reactor).unwrap_or(0);
-        let queue = CompletionQueue::new(device, CompletionQueue::DEFAULT_DEPTH, vector)?;
-        *place = Arc::downgrade(&queue);
-        Ok(queue)
+        let queue = CompletionQueue::new(device, CompletionQueue::DEFAULT_DEPTH.max(entries), vector)?;
+        queues.push(Arc::downgrade(&queue));
+        make(&queue)
     }
 }
 
