@@ -174,12 +174,13 @@ impl World {
         }
     }
 
-    /// A request whose time is over while it waits was waiting for something: credit, or the end of another. Or it was
-    /// on its way between reactors.
+    /// A request whose time is over while it waits was waiting for something: credit, the end of another, or that of a channel
+    /// that failed and has its command, or that of another of the unit. Or it was on its way between reactors.
     fn check_timeout(&self, reactor: usize, id: RequestId, pending: &Pending) {
         let reaction = self.spec.profile.reaction.end();
         let came = pending.moved.is_some_and(|at| self.now <= at + reaction);
-        if self.reactors.fabric().net.heard == self.now || came {
+        let ends = self.failing.values().any(|(session, _)| *session == pending.session);
+        if self.reactors.fabric().net.heard == self.now || came || ends {
             return;
         }
         let Some(session) = self.sessions.get(pending.session as usize) else {
