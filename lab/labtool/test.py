@@ -15,7 +15,7 @@ from .wire import EmulatorFault, GuestDied
 
 OLDEST = "6.12"
 CARGO = ("sh", "-c", '. lab/env; exec cargo "$@"', "cargo")
-SPEED = ("bench", "--locked", "-p", "srp-initiator", "-p", "ublk-frontend", "--bench", "speed", "--bench", "reactor", "--", "--test")
+SPEED = ("test", "--locked", "-p", "srp-initiator", "-p", "ublk-frontend", "--bench", "speed", "--bench", "reactor", "--", "--test")
 INSTRUCTIONS = ("bench", "-p", "srp-initiator", "--bench", "instructions", "--locked")
 SUBNET = ("test", "-p", "srp-discovery", "--features", "model", "--test", "ibsim", "--locked", "--", "--ignored")
 STEPS = (
