@@ -10,7 +10,7 @@ use srp_initiator::scsi::{Lun, LunSet};
 use srp_verbs::cm::Address;
 use tokio::sync::{mpsc, watch};
 
-use super::attaches::Step;
+use super::attach_queue::Step;
 use super::device::{BlockDevice, DeviceGround};
 use super::execute::SessionCommands;
 use super::failure::{chain, failure, nothing_attached};

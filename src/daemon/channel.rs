@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 use ublk_frontend::backend::AreaId;
 
 use super::connection::Connection;
-use super::early::Name;
+use super::early_events::Name;
 use super::reactors::Reactor;
 use crate::backend::Message;
 

@@ -9,10 +9,10 @@ use srp_initiator::wire::login::MultiChannel;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::Ground;
-use super::attaches::Attaches;
+use super::attach_queue::AttachQueue;
 use super::channel::Channel;
 use super::detach::AT_ONCE;
-use super::early::Early;
+use super::early_events::EarlyEvents;
 use super::endpoints::endpoints;
 use super::failure::{Login, chain, failure, login_failure, unusable};
 use super::kernel_peer;
@@ -132,7 +132,7 @@ pub(crate) async fn log_in(
         wanted_channels: u16::try_from(wanted).unwrap_or(u16::MAX),
         owners: made.iter().map(|channel| channel.reactor.clone()).collect(),
         making: BTreeSet::new(),
-        early: Early::default(),
+        early: EarlyEvents::default(),
         channels: made,
         shared,
         parameters,
@@ -140,7 +140,7 @@ pub(crate) async fn log_in(
         over: watch::Sender::new(false),
         devices: BTreeMap::new(),
         others: BTreeMap::new(),
-        attaches: Attaches::new(),
+        attaches: AttachQueue::new(),
         detaching: Arc::new(Semaphore::new(AT_ONCE)),
         lost: None,
     };

@@ -1,14 +1,14 @@
 //! The daemon: sessions to targets, and the block devices behind them.
 
 mod attach;
-mod attaches;
+mod attach_queue;
 mod channel;
 mod channels;
 mod connection;
 mod detach;
 mod device;
 mod dismissed;
-mod early;
+mod early_events;
 mod endpoints;
 mod execute;
 mod failure;

@@ -15,10 +15,10 @@ use tokio::time::Instant;
 
 use super::Ground;
 use super::attach::Wanted;
-use super::attaches::{Attaches, Reply};
+use super::attach_queue::{AttachQueue, Reply};
 use super::channel::Channel;
 use super::device::BlockDevice;
-use super::early::Early;
+use super::early_events::EarlyEvents;
 use super::failure::failure;
 use super::login::{LocalEnd, SessionGround};
 use super::reactors::Reactor;
@@ -76,7 +76,7 @@ pub(crate) struct Session {
     /// Reactors for which a channel is being made.
     pub(crate) making: BTreeSet<usize>,
     /// What was said of channels that are only being made.
-    pub(crate) early: Early,
+    pub(crate) early: EarlyEvents,
     /// At most one of each owner that is in service, and those that are being closed.
     pub(crate) channels: Vec<Channel>,
     /// What logging a further channel in takes.
@@ -88,7 +88,7 @@ pub(crate) struct Session {
     pub(crate) devices: BTreeMap<u32, Arc<BlockDevice>>,
     pub(crate) others: BTreeMap<Lun, SkippedLun>,
     /// What is to become its devices.
-    pub(crate) attaches: Attaches,
+    pub(crate) attaches: AttachQueue,
     /// Its devices take turns.
     pub(crate) detaching: Arc<Semaphore>,
     /// Why it is lost.

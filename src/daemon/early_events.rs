@@ -34,9 +34,9 @@ impl Name {
 
 /// See the module's text.
 #[derive(Default)]
-pub(super) struct Early(Vec<Request>);
+pub(super) struct EarlyEvents(Vec<Request>);
 
-impl Early {
+impl EarlyEvents {
     /// Keeps a request that is about none of these channels and may be about one that is being made for one of these
     /// reactors. Gives back any other.
     pub(super) fn keep(&mut self, request: Request, channels: &[Channel], making: &BTreeSet<usize>) -> Option<Request> {
@@ -104,14 +104,14 @@ mod tests {
         }
     }
 
-    fn keep(early: &mut Early, request: Request, making: &[usize]) -> bool {
+    fn keep(early: &mut EarlyEvents, request: Request, making: &[usize]) -> bool {
         let making = making.iter().copied().collect();
         early.keep_unless_known(request, [OLD].into_iter(), &making).is_none()
     }
 
     #[test]
     fn what_ends_a_channel_before_it_is_known_is_kept_for_it() {
-        let mut early = Early::default();
+        let mut early = EarlyEvents::default();
         assert!(keep(&mut early, lost(NEW), &[0]));
         assert!(keep(&mut early, closed(NEW), &[0]));
         let its = early.take(NEW, &BTreeSet::new());
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn what_is_about_a_known_channel_or_none_is_not() {
-        let mut early = Early::default();
+        let mut early = EarlyEvents::default();
         assert!(!keep(&mut early, lost(OLD), &[0]));
         assert!(!keep(&mut early, closed(OLD), &[0]));
         assert!(!keep(&mut early, closed(NEW), &[1]), "nothing is made for reactor 0");
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn what_is_about_another_channel_waits_for_it_as_long_as_one_is_made() {
-        let mut early = Early::default();
+        let mut early = EarlyEvents::default();
         let other = name(1, 4, 12);
         assert!(keep(&mut early, closed(other), &[0, 1]));
         assert!(early.take(NEW, &BTreeSet::from([1])).is_empty());

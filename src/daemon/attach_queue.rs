@@ -27,14 +27,14 @@ pub(crate) enum Step {
 }
 
 /// The attaches of a session, in the order they were asked for.
-pub(crate) struct Attaches {
+pub(crate) struct AttachQueue {
     waiting: VecDeque<(Wanted, Reply)>,
     under_way: bool,
     tell: mpsc::UnboundedSender<Step>,
     steps: mpsc::UnboundedReceiver<Step>,
 }
 
-impl Attaches {
+impl AttachQueue {
     pub(crate) fn new() -> Self {
         let (tell, steps) = mpsc::unbounded_channel();
         Self {
