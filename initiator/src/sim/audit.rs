@@ -6,6 +6,7 @@ use super::check::rule;
 use super::client::Pending;
 use super::odds::CreditPolicy;
 use super::world::{ENABLE, SLACK, World};
+use crate::fabric::QueuePairId;
 use crate::scsi::{BlockError, Lun};
 use crate::session::{Engine, Fence, LunKey, RequestId};
 use crate::time::Instant;
@@ -35,9 +36,9 @@ impl World {
     }
 
     /// A command of a disk is sent.
-    pub(super) fn attempted(&mut self, lun: u64, cdb: &[u8; 16]) {
+    pub(super) fn attempted(&mut self, qp: QueuePairId, lun: u64, cdb: &[u8; 16]) {
         let limit = self.now + self.request_limit();
-        if let Some(pending) = self.client.sent(lun, cdb) {
+        if let Some(pending) = self.client.sent(qp, lun, cdb) {
             pending.limit = pending.limit.min(limit);
         }
     }
@@ -179,8 +180,15 @@ impl World {
     fn check_timeout(&self, reactor: usize, id: RequestId, pending: &Pending) {
         let reaction = self.spec.profile.reaction.end();
         let came = pending.moved.is_some_and(|at| self.now <= at + reaction);
-        let ends = self.failing.values().any(|(session, _)| *session == pending.session);
-        if self.reactors.fabric().net.heard == self.now || came || ends {
+        let kept = |other: &Pending| {
+            let failing = other.over.is_some_and(|qp| self.failing.contains_key(&qp));
+            other.lun == pending.lun && failing
+        };
+        let flushed_over = &self.client.flushed_over;
+        let mut failing = self.failing.keys();
+        let kept =
+            self.client.pending.values().any(kept) || failing.any(|qp| flushed_over.contains(&(*qp, pending.lun)));
+        if self.reactors.fabric().net.heard == self.now || came || kept {
             return;
         }
         let Some(session) = self.sessions.get(pending.session as usize) else {

@@ -1,6 +1,6 @@
 //! The block client: what it asked for, what it was told, and whether that is true.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::check::rule;
 use super::fabric::SimFabric;
@@ -46,8 +46,8 @@ pub(super) struct Pending {
     parted: (u32, usize),
     /// Its disk was removed.
     pub(super) removed: bool,
-    /// It was sent, at least once.
-    sent: bool,
+    /// The channel its command went over last, where that tells whose it is; none before it was sent.
+    pub(super) over: Option<QueuePairId>,
     /// The target made an answer to it up: what it says of data is not to be believed.
     forged: bool,
     /// Flushes the disk had seen.
@@ -85,6 +85,8 @@ pub(super) struct Client {
     pub(super) shadow: Shadow,
     pub(super) order: Order,
     last: u64,
+    /// Channels that flushes of a unit went over.
+    pub(super) flushed_over: BTreeSet<(QueuePairId, u64)>,
 }
 
 impl Client {
@@ -116,7 +118,7 @@ impl Client {
             moved: None,
             parted: (0, 0),
             removed: false,
-            sent: false,
+            over: None,
             forged: false,
             flushes: fabric.target().executed(lun.0).2,
             taking: false,
@@ -141,7 +143,7 @@ impl Client {
             moved: None,
             parted: (0, 0),
             removed: false,
-            sent: false,
+            over: None,
             forged: false,
             flushes: 0,
             taking: false,
@@ -149,15 +151,20 @@ impl Client {
         self.pending.insert(id, pending);
     }
 
-    /// A command that reads or writes is sent: the request it is for, when that is its first.
-    pub(super) fn sent(&mut self, lun: u64, cdb: &[u8; 16]) -> Option<&mut Pending> {
-        let (lba, _) = super::target::extent_of(cdb)?;
+    /// A command that reads or writes is sent over a channel: the request it is for, when that is its first.
+    pub(super) fn sent(&mut self, qp: QueuePairId, lun: u64, cdb: &[u8; 16]) -> Option<&mut Pending> {
+        let Some((lba, _)) = super::target::extent_of(cdb) else {
+            // Which flush it is for nobody can tell.
+            self.flushed_over
+                .extend(matches!(cdb[0], 0x35 | 0x91).then_some((qp, lun)));
+            return None;
+        };
         let write = matches!(cdb[0], 0x2a | 0x8a);
         let own = |pending: &&mut Pending| {
             pending.lun == lun && pending.is_write() == write && pending.range().is_some_and(|range| range.lba == lba)
         };
         let pending = self.pending.values_mut().find(own)?;
-        (!std::mem::replace(&mut pending.sent, true)).then_some(pending)
+        pending.over.replace(qp).is_none().then_some(pending)
     }
 
     /// The target made up an answer to a command. Which flush one is for nobody can tell.
@@ -224,7 +231,7 @@ impl Client {
             return;
         };
         (pending.at, pending.moved) = (Some(reactor), Some(now));
-        if !pending.sent {
+        if pending.over.is_none() {
             pending.limit = pending.limit.max(limit);
         }
         // A write of unknown fate goes before those that wait, when its unit is reset.
@@ -367,7 +374,7 @@ impl Client {
         let Some(pending) = self.pending.get_mut(&id) else {
             return;
         };
-        (pending.taking, pending.removed, pending.sent) = (false, false, false);
+        (pending.taking, pending.removed, pending.over) = (false, false, None);
         (pending.limit, pending.begun, pending.moved) = (limit, now, None);
         (pending.at, pending.parted) = (Some(reactor), (0, 0));
         if let Some(range) = pending.range() {

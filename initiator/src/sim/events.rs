@@ -137,7 +137,7 @@ impl World {
         let before = std::mem::replace(&mut self.throttled, throttled);
         for (qp, lun, cdb) in self.fabric().net.take_posts() {
             let reactor = self.owner(qp);
-            self.attempted(lun, &cdb);
+            self.attempted(qp, lun, &cdb);
             if let Some(session) = self.session_of_lun(lun) {
                 self.moved(session);
             }
