@@ -127,14 +127,16 @@ fn a_lost_channel_ends_what_had_windows() {
 #[test]
 fn a_closing_has_to_be_heard_of() {
     // A sleeper that waits for answers alone would miss it.
-    let mut world = World::new(windows(1));
-    let read = world.read(0, 0, 8);
-    let mut waited = false;
-    while world.outcome(read).is_none() {
-        assert!(world.step());
-        waited |= world.engine().waits_for_sends();
+    for count in [1, 3, 40] {
+        let mut world = World::new(windows(1));
+        let reads: Vec<_> = (0..count).map(|n| world.read(0, n * 8, 8)).collect();
+        let mut waited = false;
+        while reads.iter().any(|read| world.outcome(*read).is_none()) {
+            assert!(world.step());
+            waited |= world.engine().waits_for_sends();
+        }
+        assert!(waited);
+        finish(&mut world);
+        assert!(!world.engine().waits_for_sends());
     }
-    assert!(waited);
-    finish(&mut world);
-    assert!(!world.engine().waits_for_sends());
 }

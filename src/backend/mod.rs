@@ -8,7 +8,7 @@ mod message;
 mod pending;
 mod stuck;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -39,7 +39,10 @@ pub(crate) struct SrpBackend {
     reactor: usize,
     engine: Engine<VerbsFabric>,
     epoch: Instant,
-    disks: HashMap<DeviceKey, Disk>,
+    /// The time of the last call, in both forms.
+    now: (Instant, CoreInstant),
+    /// Looked up for each request: a tree of a few is faster than a hash.
+    disks: BTreeMap<DeviceKey, Disk>,
     pending: PendingTable,
     /// Areas of the arenas of each queue pair.
     arenas: Vec<(QueuePairId, Arena, Arena)>,
@@ -62,7 +65,8 @@ impl SrpBackend {
             reactor,
             engine: Engine::new(VerbsFabric::new(), Limits::default()),
             epoch,
-            disks: HashMap::new(),
+            now: (epoch, CoreInstant::from_nanos(0)),
+            disks: BTreeMap::new(),
             pending: PendingTable::default(),
             arenas: Vec::new(),
             controls: HashMap::new(),
@@ -76,9 +80,13 @@ impl SrpBackend {
         }
     }
 
-    fn core_time(&self, now: Instant) -> CoreInstant {
-        let nanos = now.saturating_duration_since(self.epoch).as_nanos();
-        CoreInstant::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    /// All calls of a pass have the same `now`.
+    fn core_time(&mut self, now: Instant) -> CoreInstant {
+        if now != self.now.0 {
+            let nanos = now.saturating_duration_since(self.epoch).as_nanos();
+            self.now = (now, CoreInstant::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)));
+        }
+        self.now.1
     }
 
     fn add_channel(&mut self, channel: NewChannel, out: &mut Vec<Action>) {

@@ -242,20 +242,45 @@ impl Channel {
 
     /// Whether something ends with the completion of what we posted and not with what the target says.
     pub(super) fn waits_for_sends(&self) -> bool {
+        let answered = |slot: &SendSlot| matches!(slot.state, Slot::Command { answered: true, .. });
+        debug_assert_eq!(
+            self.has_answered_command(),
+            self.slots.iter().any(answered),
+            "a slot that is in use was not looked at"
+        );
+        self.sends_posted > 0 && (self.closing.is_some() || self.has_answered_command() || self.has_sending_function())
+    }
+
+    /// Slots are taken from the top of a stack, so the few that are in use are among the first.
+    fn has_answered_command(&self) -> bool {
+        let mut left = self.commands_out();
+        let mut slots = self.slots[..usize::from(self.plan.commands)].iter();
+        while left > 0
+            && let Some(slot) = slots.next()
+        {
+            match slot.state {
+                Slot::Free => {}
+                Slot::Command { answered: true, .. } => return true,
+                _ => left -= 1,
+            }
+        }
+        false
+    }
+
+    /// Functions, answers to the target and a logout end so, or do as soon as they are answered.
+    fn has_sending_function(&self) -> bool {
         let waits = |slot: &SendSlot| {
             matches!(
                 slot.state,
-                Slot::Command { answered: true, .. }
-                    | Slot::Task {
-                        sending: true,
-                        answered: true,
-                        ..
-                    }
-                    | Slot::Answer
+                Slot::Task {
+                    sending: true,
+                    answered: true,
+                    ..
+                } | Slot::Answer
                     | Slot::Logout
             )
         };
-        self.sends_posted > 0 && (self.closing.is_some() || self.slots.iter().any(waits))
+        self.slots[usize::from(self.plan.commands)..].iter().any(waits)
     }
 
     /// The slot of an unanswered command or function with this tag.

@@ -28,6 +28,9 @@ impl<B: Backend> Pass<B> {
 
     /// Carries out all that the backend asks for. True when there is more for it already.
     pub(super) fn act_on_all(&mut self, now: Instant) -> Result<bool, ReactorError> {
+        if self.actions.is_empty() {
+            return Ok(false);
+        }
         let mut actions = std::mem::take(&mut self.actions);
         // A copy that is alone is made at once, so that its command leaves in this pass. Several are cheaper together.
         let alone = actions.len() == 1;

@@ -133,6 +133,9 @@ impl<B: Backend> Pass<B> {
     }
 
     fn completions(&mut self, now: Instant) -> Result<bool, ReactorError> {
+        if !self.plane.ready() && self.starting.is_empty() {
+            return Ok(false);
+        }
         // Queues added in an earlier pass: their FETCHes have been submitted, so refusals lie ready by now.
         let mut events = std::mem::take(&mut self.events);
         self.plane.reap(&mut events);
