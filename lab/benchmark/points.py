@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 KIB = 1 << 10
 MIB = 1 << 20
+#: What fio notes in NAME.prerun.txt when a job begins and in NAME.postrun.txt when it ends.
+SNAPSHOT = "cat /proc/stat /proc/uptime"
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Point:
         words = [
             "fio", f"--name={self.name}", f"--filename={path}", f"--rw={self.rw}", f"--bs={self.block}",
             f"--size={size}", "--output-format=json", "--thread=1", "--randrepeat=0", "--norandommap=1",
-            "--group_reporting", "--percentile_list=50:99:99.9",
+            "--group_reporting", "--percentile_list=50:99:99.9", f"--exec_prerun={SNAPSHOT}", f"--exec_postrun={SNAPSHOT}",
         ]  # fmt: skip
         if self.file:
             return [*words, "--ioengine=psync", "--end_fsync=1", "--fallocate=none", f"--numjobs={self.jobs}"]

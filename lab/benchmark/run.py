@@ -5,6 +5,8 @@ import os
 import pathlib
 import subprocess
 import sys
+import tempfile
+from dataclasses import dataclass
 
 from cases.command import Failed, attempt, run
 
@@ -20,10 +22,19 @@ def told_repeats(counts):
     return "".join(f", {count} {name}" for name, count in counts.items())
 
 
-def busy_ticks():
-    """CPU time of the whole guest that was not idle."""
-    fields = [int(field) for field in open("/proc/stat").readline().split()[1:9]]
-    return sum(fields) - fields[3] - fields[4]
+@dataclass(frozen=True)
+class Moment:
+    """Of the whole guest, as fio saw it when a job began or ended (points.SNAPSHOT): it takes fio a second of processor
+    time or so to begin and to report, which is no initiator's."""
+
+    busy: float  # CPU seconds that were not idle, since boot
+    time: float  # seconds since boot
+
+    @classmethod
+    def of(cls, point, mode):
+        lines = pathlib.Path(f"{point.name}.{mode}.txt").read_text().splitlines()
+        ticks = [int(field) for field in lines[0].split()[1:9]]
+        return cls((sum(ticks) - ticks[3] - ticks[4]) / TICKS, float(lines[-1].split()[0]))
 
 
 def repeats():
@@ -70,18 +81,21 @@ def on_file(point, path):
 
 
 def measure(peer, point, path, seconds):
-    before, repeated = busy_ticks(), repeats()
+    repeated = repeats()
     figures = peer.figures() if hasattr(peer, "figures") else None
     if point.file:
         outcome = on_file(point, path)
     else:
         outcome = run(*point.fio(path, seconds, peers.SIZE), limit=seconds + 60)
     result = job(outcome)
-    result["guest_cpu_us_per_io"] = (busy_ticks() - before) / TICKS * 1e6 / max(result["ios"], 1)
+    begun, ended = Moment.of(point, "prerun"), Moment.of(point, "postrun")
+    # fio does not report what it did while it ramped up, the moments include it.
+    ios = max(result["iops"] * (ended.time - begun.time), 1)
+    result["guest_cpu_us_per_io"] = (ended.busy - begun.busy) * 1e6 / ios
     result["repeats"] = {name: count - repeated[name] for name, count in repeats().items() if count > repeated[name]}
     if figures:
         after = peer.figures()
-        result["daemon"] = {key: (after[key] - figures[key]) / max(result["ios"], 1) for key in figures}
+        result["daemon"] = {key: (after[key] - figures[key]) / ios for key in figures}
     return result
 
 
@@ -102,6 +116,7 @@ def versions():
 
 def main():
     settings = json.loads(sys.argv[1])
+    os.chdir(tempfile.mkdtemp())  # for what fio leaves in its working directory
     chosen = points.chosen(settings["points"])
     running, results = [], []
     result = {"settings": settings, "versions": versions(), "points": [vars(point) for point in chosen]}
