@@ -257,7 +257,7 @@ impl Registry {
         }
     }
 
-    /// AttachQueue what somebody wants, whatever they have detached before.
+    /// Attaches what somebody wants, whatever they have detached before.
     pub(super) async fn attach_as_wanted(self: &Arc<Self>, params: AttachParams) -> Result<AttachReport, ErrorData> {
         if let Ok(target) = params.target.parse() {
             self.dismissed.recall(&target);
