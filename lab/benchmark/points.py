@@ -4,8 +4,11 @@ from dataclasses import dataclass
 
 KIB = 1 << 10
 MIB = 1 << 20
-#: What fio notes in NAME.prerun.txt when a job begins and in NAME.postrun.txt when it ends.
-SNAPSHOT = "cat /proc/stat /proc/uptime"
+
+
+def noting(moment):
+    """For fio: what the guest has done so far, into a file of that name. Of several jobs at once the last one's, whole."""
+    return f"cat /proc/stat /proc/uptime >$$.{moment} && mv $$.{moment} {moment}"
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,8 @@ class Point:
         words = [
             "fio", f"--name={self.name}", f"--filename={path}", f"--rw={self.rw}", f"--bs={self.block}",
             f"--size={size}", "--output-format=json", "--thread=1", "--randrepeat=0", "--norandommap=1",
-            "--group_reporting", "--percentile_list=50:99:99.9", f"--exec_prerun={SNAPSHOT}", f"--exec_postrun={SNAPSHOT}",
+            "--group_reporting", "--percentile_list=50:99:99.9",
+            f"--exec_prerun={noting('begun')}", f"--exec_postrun={noting('ended')}",
         ]  # fmt: skip
         if self.file:
             return [*words, "--ioengine=psync", "--end_fsync=1", "--fallocate=none", f"--numjobs={self.jobs}"]

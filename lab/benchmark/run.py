@@ -24,15 +24,17 @@ def told_repeats(counts):
 
 @dataclass(frozen=True)
 class Moment:
-    """Of the whole guest, as fio saw it when a job began or ended (points.SNAPSHOT): it takes fio a second of processor
+    """Of the whole guest, as fio saw it when a job began or ended (points.noting): it takes fio a second of processor
     time or so to begin and to report, which is no initiator's."""
 
     busy: float  # CPU seconds that were not idle, since boot
     time: float  # seconds since boot
 
     @classmethod
-    def of(cls, point, mode):
-        lines = pathlib.Path(f"{point.name}.{mode}.txt").read_text().splitlines()
+    def taken(cls, name):
+        noted = pathlib.Path(name)
+        lines = noted.read_text().splitlines()
+        noted.unlink()
         ticks = [int(field) for field in lines[0].split()[1:9]]
         return cls((sum(ticks) - ticks[3] - ticks[4]) / TICKS, float(lines[-1].split()[0]))
 
@@ -88,7 +90,7 @@ def measure(peer, point, path, seconds):
     else:
         outcome = run(*point.fio(path, seconds, peers.SIZE), limit=seconds + 60)
     result = job(outcome)
-    begun, ended = Moment.of(point, "prerun"), Moment.of(point, "postrun")
+    begun, ended = Moment.taken("begun"), Moment.taken("ended")
     # fio does not report what it did while it ramped up, the moments include it.
     ios = max(result["iops"] * (ended.time - begun.time), 1)
     result["guest_cpu_us_per_io"] = (ended.busy - begun.busy) * 1e6 / ios
