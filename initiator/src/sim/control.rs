@@ -15,18 +15,18 @@ impl World {
     /// The first logins of a session: all it wants, at once.
     pub(super) fn begin(&mut self, session: u32) {
         let place = session as usize;
-        let wanted = self.sessions[place].spec.channels.min(self.reactors.count()).max(1);
-        self.sessions[place].homes = (0..wanted).collect();
+        let (wanted, reactors) = (self.sessions[place].spec.channels.max(1), self.reactors.count());
+        self.sessions[place].homes = (0..wanted).map(|channel| channel % reactors).collect();
         self.log_in_all(session);
-        let had: Vec<usize> = (0..wanted).filter(|home| self.qp_of(place, *home).is_some()).collect();
-        if !had.is_empty() {
+        let had: Vec<usize> = self.qps(place).iter().map(|qp| self.owner(*qp)).collect();
+        // A lone reactor goes on asking for what it was refused.
+        if reactors > 1 && !had.is_empty() {
             self.sessions[place].homes = had;
         }
         self.announce(session, true);
     }
 
-    /// Logs in what a session lacks of its channels. One reactor has all of them, several have one each: these are
-    /// logged in one after the other.
+    /// Logs in what a session lacks of its channels: all at once on a lone reactor, else one after the other.
     pub(super) fn login(&mut self, session: u32) {
         if self.sessions.get(session as usize).is_none() || self.is_leaving(session) {
             return;
@@ -81,13 +81,15 @@ impl World {
 
     /// The reactors that lack a channel of a session: as often as it lacks one.
     fn lacking(&self, session: u32) -> Vec<usize> {
-        let place = session as usize;
-        let state = &self.sessions[place];
-        if self.reactors.count() == 1 {
-            return vec![0; state.spec.channels.saturating_sub(state.qps.len())];
+        let state = &self.sessions[session as usize];
+        let mut lacking = state.homes.clone();
+        for qp in &state.qps {
+            let reactor = self.owner(*qp);
+            if let Some(place) = lacking.iter().position(|home| *home == reactor) {
+                lacking.swap_remove(place);
+            }
         }
-        let homes = state.homes.iter().copied();
-        homes.filter(|home| self.qp_of(place, *home).is_none()).collect()
+        lacking
     }
 
     /// Logs one more channel in, on a reactor; false when the target refuses.

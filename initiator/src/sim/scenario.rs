@@ -152,6 +152,7 @@ impl Scenario {
             scenario.killing = 10;
         }
         scenario.share(&mut Rng::with_seed(seed ^ 0x5ea7));
+        scenario.double(&mut Rng::with_seed(seed ^ 0xd0b1));
         scenario.delay(&mut Rng::with_seed(seed ^ 0xde1a));
         scenario.shorten(&mut Rng::with_seed(seed ^ 0x510f));
         scenario.hold_back(&mut Rng::with_seed(seed ^ 0xac4));
@@ -238,6 +239,21 @@ impl Scenario {
         }
         world.mail = Span::micros(0, *rng.choice(&[10, 300, 20_000, 500_000]).unwrap_or(&300));
         world.tell = Span::micros(0, *rng.choice(&[10, 2000, 50_000, 2_000_000]).unwrap_or(&2000));
+    }
+
+    /// Has each of several reactors have more than one channel of a session, or only some of them where the target gives no
+    /// more.
+    fn double(&mut self, rng: &mut Rng) {
+        let reactors = self.world.reactors;
+        if reactors == 1 || rng.u8(0..3) > 0 {
+            return;
+        }
+        for session in &mut self.world.sessions {
+            session.channels = match rng.bool() {
+                true => reactors * 2,
+                false => rng.usize(reactors + 1..=reactors * 2),
+            };
+        }
     }
 }
 

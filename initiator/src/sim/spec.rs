@@ -14,7 +14,7 @@ pub struct SessionSpec {
     pub port: PortId,
     /// Its disks, as numbers of logical units below 256; they are their [`crate::session::LunKey`]s too.
     pub luns: Vec<u32>,
-    /// How many channels it wants: all on one reactor, or one each on the first of several.
+    /// How many channels it wants; the reactors get them in turn.
     pub channels: usize,
 }
 

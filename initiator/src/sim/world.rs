@@ -58,7 +58,7 @@ pub(super) struct Session {
     pub(super) qps: Vec<QueuePairId>,
     /// Those that take commands, and since when.
     pub(super) serving: BTreeMap<QueuePairId, Instant>,
-    /// The reactors requests are made on: those that had a channel when the disks were made.
+    /// The reactors requests are made on, each as often as it had a channel when the disks were made.
     pub(super) homes: Vec<usize>,
     /// Lost connections through which the target may still work.
     pub(super) dead: Vec<QueuePairId>,
