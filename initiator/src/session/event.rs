@@ -65,9 +65,9 @@ pub enum Event {
     /// [`Engine::take_over`](super::Engine::take_over), or where it came from to
     /// [`Engine::take_back`](super::Engine::take_back). This engine knows it no more.
     HandOver(Box<Handover>),
-    /// A command of a session's last channel here can neither be had answered nor ended, which may be one unit's fault.
-    /// The channel ends within [`Limits::successor`](super::Limits::successor): another one that is added meanwhile keeps
-    /// the session's other requests going. Then [`Engine::retire`](super::Engine::retire) this one.
+    /// A command of a channel can neither be had answered nor ended, which may be one unit's fault. The channel ends within
+    /// [`Limits::successor`](super::Limits::successor): add another one meanwhile, then
+    /// [`Engine::retire`](super::Engine::retire) this one, and the session's other requests go on as if nothing had happened.
     ChannelStuck {
         /// The queue pair.
         qp: QueuePairId,

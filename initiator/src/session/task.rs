@@ -5,11 +5,10 @@
 //! SAM-5 7); without it the next rung follows. A channel is on one ladder at a time, that of the command overdue for
 //! longest, and a rung ends at a fixed time after that command's limit: however many commands are overdue, none of
 //! them is out for longer than [`Limits::command`](super::Limits::command) and twice
-//! [`Limits::task`](super::Limits::task), and where the channel is the last one here
-//! [`Limits::successor`](super::Limits::successor) more.
+//! [`Limits::task`](super::Limits::task), and [`Limits::successor`](super::Limits::successor) more.
 //!
 //! Targets wait for the medium before they answer a function: LIO answers neither while a unit's backend is stuck, and
-//! all other units are well. So the last channel ends only when another one has had the time to take its place.
+//! all other units are well. So a channel ends only when another one has had the time to take its place.
 
 use std::time::Duration;
 
@@ -202,17 +201,15 @@ impl<F: Fabric> Engine<F> {
         });
     }
 
-    /// The command of a ladder can neither be had answered nor ended: its channel is given up. The last one waits for its
-    /// successor, as far as there is time.
+    /// The command of a ladder can neither be had answered nor ended: its channel is given up. It waits for its successor, as
+    /// far as there is time: to what else is under way on it nothing is wrong, and its session may have no other.
     fn time_out(&mut self, index: usize, ladder: Ladder, now: Instant) {
         let (task, command) = (self.limits.task, self.limits.command.as_secs());
         let Some(channel) = &mut self.channels[index] else {
             return;
         };
         let limit = channel.functions_end(ladder.deadline, task) + self.limits.successor;
-        let session = self.sessions[channel.session_index].as_ref();
-        let last = session.is_some_and(|session| session.channels == [index]);
-        if ladder.rung == Rung::Successor || !last || limit <= now {
+        if ladder.rung == Rung::Successor || limit <= now {
             return self.close(index, ChannelError::Timeout(command), now);
         }
         channel.ladder = Some(Ladder {
