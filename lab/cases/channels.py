@@ -65,9 +65,10 @@ def errors(disk):
 
 @case(limit=300, pair=True)
 def lost_one_by_one(bench):
-    """One channel falls silent under load: no request fails, the other one serves both queues, and it comes back."""
+    """The only channel of a processor falls silent under load: no request fails, the other one's serves both queues, and it
+    comes back."""
     prepare()
-    disks = bench.attach(None, "--lun", "0,1")
+    disks = bench.attach(target.line(ch_count=2), "--lun", "0,1")
     equal("channels", channels(), 2)
     before = queue_pairs()
     equal("queue pairs", len(before), 2)
@@ -96,11 +97,40 @@ def lost_one_by_one(bench):
     bench.detach()
 
 
+@case(limit=150, pair=True)
+def one_of_a_processor_lost(bench):
+    """One of a processor's two channels falls silent under load, then the other: no request fails, and both come back."""
+    prepare()
+    disks = bench.attach(None, "--lun", "0,1")
+    before = queue_pairs()
+    equal("channels and queue pairs", (channels(), len(before)), (4, 4))
+    load = fio.Running(disks[0], rw="randread")
+    bench.watch(load.process)
+    try:
+        # The processors got them in turn.
+        for number in (before[0], before[2]):
+            silence(number)
+            wait_until("one channel is lost", lambda: channels() == 3, LOSS)
+            at_work(disks[1], 0)
+            wait_until("the channel is back", lambda: channels() == 4, RETURN)
+            now = queue_pairs()
+            check(number not in now, f"queue pair {number} is still there: {now}")
+            load.check_at_work()
+        for processor in (0, 1):
+            at_work(disks[1], processor)
+        equal("errors", [errors(disk) for disk in disks.values()], [0, 0])
+    finally:
+        hear_again()
+    load.process.terminate()
+    load.wait(20)
+    bench.detach()
+
+
 @case(limit=300, pair=True)
 def all_lost(bench):
-    """Both channels fall silent: the session is lost and says so; what replaces them comes too late or not at all."""
+    """Both of two channels fall silent: the session is lost and says so; what replaces them comes too late or not at all."""
     prepare()
-    disks = bench.attach(None, "--lun", "1")
+    disks = bench.attach(target.line(ch_count=2), "--lun", "1")
     disks[1].check_works()
     try:
         for number in queue_pairs():

@@ -18,7 +18,9 @@ EXT = 0x400
 NAME = "stuck"
 MEBIBYTES = 64
 PROCESSORS = (0, 1)
-# A command's time, that of two functions, and what making two channels anew takes in an emulated guest.
+# Of the session, two for each processor.
+CHANNELS = 4
+# A command's time, that of two functions, and what making the channels anew takes in an emulated guest.
 LADDER = 30 + 5 + 5
 SUCCESSION = 10
 # After two minutes a request fails; the attempt that was begun before comes to its end.
@@ -141,7 +143,7 @@ def told(words):
 
 
 def check_in_service():
-    equal("session", (session()["state"], session()["channels"]), ("running", 2))
+    equal("session", (session()["state"], session()["channels"]), ("running", CHANNELS))
 
 
 @case(limit=120, smoke=True)
@@ -176,7 +178,7 @@ def slow(bench):
 
 @case(limit=150, full_limit=300, smoke=True)
 def beyond_its_time(bench):
-    """Longer than a command may take, on all channels: functions are not answered, the channels are made anew before they
+    """Longer than a command may take, on both processors: functions are not answered, the channels are made anew before they
     end, and the neighbour goes on. What waits is done when the unit goes on; after two minutes (long form) it fails."""
     unit, neighbour = attach(bench)
     old = pattern("old", 4 * CHUNK)
@@ -195,13 +197,14 @@ def beyond_its_time(bench):
             for name in seen:
                 channels = daemon.answer("show", unit.path)["channels"]
                 seen[name] = max([seen[name], *(each[name] for each in channels)])
-            return told("channel back") >= 2
+            return told("channel back") >= max(told("its channel is made anew"), len(PROCESSORS))
 
-        wait_until("both channels are made anew", succeeded, LADDER + SUCCESSION)
-        print(f"both channels anew after {time.monotonic() - began:.1f} s", flush=True)
+        wait_until("the channels are made anew", succeeded, LADDER + SUCCESSION)
+        given_up = told("its channel is made anew")
+        print(f"{given_up} channels anew after {time.monotonic() - began:.1f} s", flush=True)
         equal("functions of a channel", seen, {"aborts": 1, "resets": 1})
         equal("functions answered", told("task management answered"), 0)
-        equal("channels given up", told("its channel is made anew"), 2)
+        check(given_up <= CHANNELS, f"{given_up} channels given up")
         check_in_service()
         # Through the new channels, while the old ones are still open at the target.
         neighbour_data = pattern("neighbour", CHUNK)
@@ -304,7 +307,7 @@ def detached_by_force(bench):
         check(not unit.traces(), f"left: {unit.traces()}")
         for each in under_way:
             check(each.wait(10)[0] != 0, f"{each.what} ended well")
-        wait_until("both channels are there", lambda: session()["channels"] == 2, 20)
+        wait_until("all channels are there", lambda: session()["channels"] == CHANNELS, 20)
         load.check()
     finally:
         go_on()

@@ -1,6 +1,6 @@
 //! The channels of a session: made at login, lost one by one, made anew.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use srp_addressing::{Gid, Guid, PortId, TargetOptions};
@@ -19,6 +19,7 @@ use super::kernel_peer;
 use super::liveness::names_of_port;
 use super::login::{self, Accepted, ChannelSetupError, LocalEnd, SessionGround};
 use super::nexus::{Holder, Nexus, further_path};
+use super::reactors::Reactor;
 use super::session::{Request, Session};
 use super::snapshot::acl_name;
 use crate::backend::{Message, Sibling};
@@ -28,11 +29,18 @@ use crate::rpc::protocol::{ErrorData, ErrorKind};
 const QUEUE_SIZE: u16 = 127;
 /// Bytes of the largest request when neither the target text nor the unit says less.
 const MAX_TRANSFER: u32 = 1 << 20;
+/// Channels of a session at least, where the target allows. Soft-RoCE, HCAs with several engines and targets serve queue
+/// pairs side by side, and each of them in order. ib_srp makes as many for each NUMA node, but one for a core at most.
+const CHANNELS: usize = 4;
+/// Channels of a session for each reactor at most, whatever is asked for: each pins memory.
+const MOST_EACH: usize = 16;
 /// Bytes of data buffers per session and direction, shared out to its channels: they are pinned, and a host with many
 /// cores has as many channels.
 const BUFFERS: usize = 64 << 20;
-/// Least and most of them for a channel.
-const ARENA: (usize, usize) = (2 * MAX_TRANSFER as usize, 16 << 20);
+/// Most of them for the channels of one reactor.
+const REACTOR_BUFFERS: usize = 16 << 20;
+/// Least of them for a channel.
+const LEAST_BUFFERS: usize = 2 * MAX_TRANSFER as usize;
 /// Transport retries. Not the most there are: soft-RoCE takes 7 as "for ever" and never reports a dead path.
 const RETRY_COUNT: u8 = 6;
 /// Bytes of the largest write whose data is sent within its command, where the target takes that; ib_srp has the same.
@@ -59,10 +67,8 @@ pub(crate) async fn log_in(
     let max_transfer = target
         .max_sect
         .map_or(MAX_TRANSFER, |sectors| sectors.saturating_mul(512));
-    let wanted = target
-        .ch_count
-        .map_or(usize::MAX, |count| count as usize)
-        .min(ground.reactors.count());
+    let reactors = ground.reactors.count();
+    let wanted = wanted_channels(target.ch_count, reactors);
     let mut shared = SessionGround {
         key,
         address,
@@ -73,7 +79,7 @@ pub(crate) async fn log_in(
         fence: target.fence.unwrap_or_default(),
         max_transfer: max_transfer.clamp(4096, MAX_TRANSFER) & !4095,
         descriptors: target.cmd_sg_entries.map_or(DESCRIPTORS, u16::from),
-        arena_len: arena_len(wanted),
+        arena_len: arena_len(wanted, reactors),
         immediate_data: IMMEDIATE_DATA,
         domain: None,
     };
@@ -130,8 +136,13 @@ pub(crate) async fn log_in(
         local,
         initiator_port,
         wanted_channels: u16::try_from(wanted).unwrap_or(u16::MAX),
-        owners: made.iter().map(|channel| channel.reactor.clone()).collect(),
-        making: BTreeSet::new(),
+        owners: made
+            .iter()
+            .take(reactors)
+            .map(|channel| channel.reactor.clone())
+            .collect(),
+        granted_channels: made.len(),
+        making: Vec::new(),
         early: EarlyEvents::default(),
         channels: made,
         shared,
@@ -244,13 +255,26 @@ impl Session {
         self.channels.iter().filter(|channel| !channel.failed)
     }
 
+    /// How many channels of it a reactor had when it logged in.
+    pub(super) fn wanted_on(&self, reactor: usize) -> usize {
+        let place = self.owners.iter().position(|owner| owner.index == reactor);
+        place.map_or(0, |place| {
+            (place..self.granted_channels).step_by(self.owners.len()).len()
+        })
+    }
+
     /// Tells each reactor which others have a channel.
     pub(crate) fn introduce(&self) {
         if self.owners.len() < 2 {
             return;
         }
         let live: Vec<Sibling> = match self.lost {
-            None => self.live().map(|channel| channel.reactor.sibling()).collect(),
+            None => self
+                .owners
+                .iter()
+                .filter(|owner| self.live().any(|channel| channel.reactor.index == owner.index))
+                .map(Reactor::sibling)
+                .collect(),
             Some(_) => Vec::new(),
         };
         for (place, owner) in self.owners.iter().enumerate() {
@@ -338,9 +362,25 @@ fn initiator_port(target: &TargetOptions, local: &LocalEnd) -> PortId {
     target.initiator_port(Guid(u64::from_be_bytes(guid)))
 }
 
+/// Channels that a session of so many reactors asks for; with `ch_count` as many as that says.
+fn wanted_channels(ch_count: Option<u32>, reactors: usize) -> usize {
+    let each = CHANNELS.div_ceil(reactors.max(1));
+    let asked = ch_count.map_or(reactors * each, |count| count as usize);
+    let most = reactors * MOST_EACH;
+    if asked > most {
+        tracing::warn!(
+            asked,
+            most,
+            "ch_count: that many channels are of no use, so fewer are made"
+        );
+    }
+    asked.min(most)
+}
+
 /// Bytes of data buffers per direction of each of so many channels, in whole requests of the largest size.
-fn arena_len(channels: usize) -> u32 {
-    let share = (BUFFERS / channels.max(1)).clamp(ARENA.0, ARENA.1);
+fn arena_len(channels: usize, reactors: usize) -> u32 {
+    let of_reactor = REACTOR_BUFFERS / channels.div_ceil(reactors.max(1)).max(1);
+    let share = (BUFFERS / channels.max(1)).min(of_reactor).max(LEAST_BUFFERS);
     u32::try_from(share).unwrap_or(u32::MAX) / MAX_TRANSFER * MAX_TRANSFER
 }
 
@@ -357,8 +397,21 @@ mod tests {
 
     #[test]
     fn buffers_are_shared_out_to_the_channels() {
-        let mib = |channels| arena_len(channels) >> 20;
+        let mib = |channels| arena_len(channels, channels) >> 20;
         assert_eq!([1, 2, 4, 8, 16, 32, 64, 512].map(mib), [16, 16, 16, 8, 4, 2, 2, 2]);
         assert_eq!(mib(7), 9, "whole requests of 1 MiB");
+        let mib = |(channels, reactors)| arena_len(channels, reactors) >> 20;
+        assert_eq!(
+            [(1, 2), (4, 1), (4, 2), (6, 3), (3, 2), (64, 1)].map(mib),
+            [16, 4, 8, 8, 8, 2]
+        );
+    }
+
+    #[test]
+    fn each_reactor_has_as_many_channels_as_make_four() {
+        let wanted = |reactors| wanted_channels(None, reactors);
+        assert_eq!([1, 2, 3, 4, 5, 64].map(wanted), [4, 4, 6, 4, 5, 64]);
+        let asked = |(count, reactors)| wanted_channels(Some(count), reactors);
+        assert_eq!([(1, 4), (8, 2), (3, 2), (u32::MAX, 2)].map(asked), [1, 8, 3, 32]);
     }
 }

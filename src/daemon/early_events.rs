@@ -3,11 +3,10 @@
 //! A channel made anew is at work at its reactor a moment before the task that made it has told the session. What ends it
 //! in that moment would be about no channel, and one that has ended would take the place of one that serves.
 
-use std::collections::BTreeSet;
-
 use srp_initiator::fabric::QueuePairId;
 
 use super::channel::Channel;
+use super::replace::Vacancy;
 use super::session::Request;
 use crate::backend::Event as ReactorEvent;
 
@@ -38,8 +37,8 @@ pub(super) struct EarlyEvents(Vec<Request>);
 
 impl EarlyEvents {
     /// Keeps a request that is about none of these channels and may be about one that is being made for one of these
-    /// reactors. Gives back any other.
-    pub(super) fn keep(&mut self, request: Request, channels: &[Channel], making: &BTreeSet<usize>) -> Option<Request> {
+    /// places. Gives back any other.
+    pub(super) fn keep(&mut self, request: Request, channels: &[Channel], making: &[Vacancy]) -> Option<Request> {
         let known = channels.iter().map(Channel::name);
         self.keep_unless_known(request, known, making)
     }
@@ -48,12 +47,12 @@ impl EarlyEvents {
         &mut self,
         request: Request,
         mut known: impl Iterator<Item = Name>,
-        making: &BTreeSet<usize>,
+        making: &[Vacancy],
     ) -> Option<Request> {
         let may_come = match &request {
             Request::Reactor(
                 ReactorEvent::ChannelFailed { reactor, .. } | ReactorEvent::ChannelClosed { reactor, .. },
-            ) => making.contains(reactor),
+            ) => making.iter().any(|vacancy| vacancy.reactor == *reactor),
             Request::ConnectionLost { .. } => !making.is_empty(),
             _ => false,
         };
@@ -65,7 +64,7 @@ impl EarlyEvents {
     }
 
     /// What was said of a channel, in its order. With nothing being made any more, the rest was about nothing.
-    pub(super) fn take(&mut self, name: Name, making: &BTreeSet<usize>) -> Vec<Request> {
+    pub(super) fn take(&mut self, name: Name, making: &[Vacancy]) -> Vec<Request> {
         let (its, others) = self.0.drain(..).partition(|request| name.is_ended_by(request));
         self.0 = if making.is_empty() { Vec::new() } else { others };
         its
@@ -104,9 +103,18 @@ mod tests {
         }
     }
 
+    fn vacancies(reactors: &[usize]) -> Vec<Vacancy> {
+        let vacancy = |&reactor| Vacancy {
+            reactor,
+            instead_of: None,
+        };
+        reactors.iter().map(vacancy).collect()
+    }
+
     fn keep(early: &mut EarlyEvents, request: Request, making: &[usize]) -> bool {
-        let making = making.iter().copied().collect();
-        early.keep_unless_known(request, [OLD].into_iter(), &making).is_none()
+        early
+            .keep_unless_known(request, [OLD].into_iter(), &vacancies(making))
+            .is_none()
     }
 
     #[test]
@@ -114,7 +122,7 @@ mod tests {
         let mut early = EarlyEvents::default();
         assert!(keep(&mut early, lost(NEW), &[0]));
         assert!(keep(&mut early, closed(NEW), &[0]));
-        let its = early.take(NEW, &BTreeSet::new());
+        let its = early.take(NEW, &[]);
         assert!(matches!(
             its[..],
             [
@@ -122,7 +130,7 @@ mod tests {
                 Request::Reactor(ReactorEvent::ChannelClosed { .. })
             ]
         ));
-        assert!(early.take(NEW, &BTreeSet::new()).is_empty(), "once");
+        assert!(early.take(NEW, &[]).is_empty(), "once");
     }
 
     #[test]
@@ -140,10 +148,10 @@ mod tests {
         let mut early = EarlyEvents::default();
         let other = name(1, 4, 12);
         assert!(keep(&mut early, closed(other), &[0, 1]));
-        assert!(early.take(NEW, &BTreeSet::from([1])).is_empty());
-        assert_eq!(early.take(other, &BTreeSet::new()).len(), 1);
+        assert!(early.take(NEW, &vacancies(&[1])).is_empty());
+        assert_eq!(early.take(other, &[]).len(), 1);
         assert!(keep(&mut early, closed(other), &[0, 1]));
-        assert!(early.take(NEW, &BTreeSet::new()).is_empty());
+        assert!(early.take(NEW, &[]).is_empty());
         assert!(early.0.is_empty(), "forgotten");
     }
 }

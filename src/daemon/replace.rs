@@ -25,16 +25,26 @@ const AGAIN: Duration = Duration::from_secs(10);
 /// A channel that waits for its successor does so no longer.
 const SUCCESSOR_LIMIT: Duration = Duration::from_secs(10);
 
-/// The reactor that a channel was to be made for, and the channel.
-pub(crate) type Made = (usize, Option<Channel>);
+/// A place of a session that a channel is being made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Vacancy {
+    /// Where: the queues of the block devices are there.
+    pub(crate) reactor: usize,
+    /// The channel whose place it is as long as it lasts, by its serial: one that is stuck.
+    pub(crate) instead_of: Option<u32>,
+}
+
+/// The place that a channel was to be made for, and the channel.
+pub(crate) type Made = (Vacancy, Option<Channel>);
 
 /// See the module's text.
 pub(crate) struct Replacement {
     pub(crate) ground: Arc<Ground>,
     pub(crate) shared: SessionGround,
     pub(crate) parameters: LoginParameters,
-    /// Where the lost one was: the queues of the block devices are there.
-    pub(crate) reactor: Reactor,
+    vacancy: Vacancy,
+    /// The vacancy's.
+    reactor: Reactor,
     pub(crate) requests: mpsc::WeakUnboundedSender<Request>,
     /// True when none is wanted any more.
     pub(crate) over: watch::Receiver<bool>,
@@ -43,8 +53,7 @@ pub(crate) struct Replacement {
 impl Replacement {
     /// Tries until there is a channel, or none is wanted any more.
     pub(crate) async fn run(self) -> Option<Made> {
-        let reactor = self.reactor.index;
-        Some((reactor, self.until_made().await))
+        Some((self.vacancy, self.until_made().await))
     }
 
     async fn until_made(mut self) -> Option<Channel> {
@@ -81,8 +90,7 @@ impl Replacement {
 
     /// Tries once, at once: the channel that it is to succeed does not wait for long.
     pub(crate) async fn run_once(self) -> Option<Made> {
-        let reactor = self.reactor.index;
-        Some((reactor, self.made_at_once().await))
+        Some((self.vacancy, self.made_at_once().await))
     }
 
     async fn made_at_once(mut self) -> Option<Channel> {
@@ -124,19 +132,34 @@ impl Replacement {
 }
 
 impl Session {
-    /// What makes a channel anew for a reactor that has lost its own; nothing when none is wanted, or one is under way.
+    /// What makes a channel anew for a reactor that has lost one of its own; nothing when none is wanted, or as many are
+    /// under way as are.
     pub(super) fn replacement(&mut self, reactor: usize) -> Option<Replacement> {
-        if self.live().any(|channel| channel.reactor.index == reactor) {
+        let there = self.live().filter(|channel| channel.reactor.index == reactor);
+        let staying = there.filter(|channel| !self.making.iter().any(|vacancy| vacancy.is_of(channel)));
+        let coming = self.making.iter().filter(|vacancy| vacancy.reactor == reactor);
+        if staying.count() + coming.count() >= self.wanted_on(reactor) {
             return None;
         }
-        self.replacement_on(reactor)
+        self.fill(Vacancy {
+            reactor,
+            instead_of: None,
+        })
     }
 
     /// What makes another channel beside one that does not get rid of a command: one unit that is stuck is no reason for
     /// the others to lose their session.
     pub(super) fn successor(&mut self, reactor: usize, qp: QueuePairId) -> Option<Replacement> {
-        self.live().find(|channel| channel.is(reactor, qp))?;
-        let successor = self.replacement_on(reactor)?;
+        let stuck = self.live().find(|channel| channel.is(reactor, qp))?;
+        // One is enough.
+        if self.making.iter().any(|vacancy| vacancy.is_of(stuck)) {
+            return None;
+        }
+        let vacancy = Vacancy {
+            reactor,
+            instead_of: Some(stuck.serial),
+        };
+        let successor = self.fill(vacancy)?;
         tracing::warn!(
             session = self.key.0, reactor, target = %self.address,
             "a command is neither answered nor ended: its channel is made anew"
@@ -144,31 +167,35 @@ impl Session {
         Some(successor)
     }
 
-    /// One at a time for each reactor: the second would take the place of the first.
-    fn replacement_on(&mut self, reactor: usize) -> Option<Replacement> {
-        let owner = self.owners.iter().find(|owner| owner.index == reactor)?.clone();
-        if self.lost.is_some() || !self.is_wanted() || !self.making.insert(reactor) {
+    fn fill(&mut self, vacancy: Vacancy) -> Option<Replacement> {
+        let reactor = self.owners.iter().find(|owner| owner.index == vacancy.reactor)?.clone();
+        if self.lost.is_some() || !self.is_wanted() {
             return None;
         }
+        self.making.push(vacancy);
         Some(Replacement {
             ground: Arc::clone(&self.ground),
             shared: self.shared.clone(),
             parameters: self.parameters.clone(),
-            reactor: owner,
+            vacancy,
+            reactor,
             requests: self.requests.clone(),
             over: self.over.subscribe(),
         })
     }
 
-    /// What came of making a channel for a reactor. What makes it instead when there is none and the old one has gone.
-    pub(super) fn made(&mut self, reactor: usize, channel: Option<Channel>) -> Option<Replacement> {
-        self.making.remove(&reactor);
+    /// What came of making a channel. What makes another when there is none and its place is empty.
+    pub(super) fn made(&mut self, vacancy: Vacancy, channel: Option<Channel>) -> Option<Replacement> {
+        if let Some(place) = self.making.iter().position(|other| *other == vacancy) {
+            self.making.swap_remove(place);
+        }
+        let reactor = vacancy.reactor;
         let Some(mut channel) = channel else {
             return self.replacement(reactor);
         };
         let early = self.early.take(channel.name(), &self.making);
         if early.is_empty() {
-            self.replaced(channel);
+            self.replaced(channel, vacancy);
             return None;
         }
         // It ended before it could serve, and is the end of no other.
@@ -183,23 +210,29 @@ impl Session {
     }
 
     /// A channel came in place of a lost one, or of one that is about to be.
-    fn replaced(&mut self, mut channel: Channel) {
-        let reactor = channel.reactor.index;
+    fn replaced(&mut self, mut channel: Channel, vacancy: Vacancy) {
         if self.lost.is_some() {
             // Too late: it goes the way of the others.
             channel.close(Logout::Disconnect);
             return self.channels.push(channel);
         }
-        let others = self.channels.iter_mut().filter(|other| !other.failed);
-        others
-            .filter(|other| other.reactor.index == reactor)
-            .for_each(Channel::retire);
+        let mut others = self.channels.iter_mut().filter(|other| !other.failed);
+        if let Some(stuck) = others.find(|other| vacancy.is_of(other)) {
+            stuck.retire();
+        }
         self.channels.push(channel);
         self.channels.sort_by_key(|channel| channel.reactor.index);
         tracing::info!(
-            session = self.key.0, reactor, channels = self.live().count(), target = %self.address,
+            session = self.key.0, reactor = vacancy.reactor, channels = self.live().count(), target = %self.address,
             "channel back"
         );
         self.introduce();
+    }
+}
+
+impl Vacancy {
+    /// Whether it is the place of a channel that is still there.
+    fn is_of(&self, channel: &Channel) -> bool {
+        self.instead_of == Some(channel.serial)
     }
 }

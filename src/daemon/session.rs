@@ -3,7 +3,7 @@
 //! Others reach it by messages only; what it is like is published as a snapshot, so that a listing never waits
 //! for a login or a detach under way.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use srp_addressing::{Gid, Logout, PortId, TargetOptions};
@@ -22,7 +22,7 @@ use super::early_events::EarlyEvents;
 use super::failure::failure;
 use super::login::{LocalEnd, SessionGround};
 use super::reactors::Reactor;
-use super::replace::Made;
+use super::replace::{Made, Vacancy};
 use super::snapshot::Snapshot;
 use crate::backend::{Event as ReactorEvent, Message};
 use crate::rpc::protocol::{Detached, DeviceDetail, ErrorData, ErrorKind, SkippedLun};
@@ -73,11 +73,13 @@ pub(crate) struct Session {
     pub(crate) wanted_channels: u16,
     /// Reactors that channels were made for when it logged in. The device queue q is one of owner q modulo their number.
     pub(crate) owners: Vec<Reactor>,
-    /// Reactors for which a channel is being made.
-    pub(crate) making: BTreeSet<usize>,
+    /// How many channels it got then; the owners had them in turn.
+    pub(crate) granted_channels: usize,
+    /// The places for which a channel is being made.
+    pub(crate) making: Vec<Vacancy>,
     /// What was said of channels that are only being made.
     pub(crate) early: EarlyEvents,
-    /// At most one of each owner that is in service, and those that are being closed.
+    /// Those in service, as many of each owner as it had at first or fewer, and those that are being closed.
     pub(crate) channels: Vec<Channel>,
     /// What logging a further channel in takes.
     pub(crate) shared: SessionGround,
@@ -157,8 +159,8 @@ impl Session {
                     while let Ok(request) = requests.try_recv() {
                         answers.extend(self.handle(request, &mut detaching, &mut dismantling).await);
                     }
-                    if let Ok(Some((reactor, channel))) = made
-                        && let Some(replacement) = self.made(reactor, channel)
+                    if let Ok(Some((vacancy, channel))) = made
+                        && let Some(replacement) = self.made(vacancy, channel)
                     {
                         dismantling.spawn(replacement.run());
                     }
