@@ -241,8 +241,11 @@ impl World {
         let kept = self.reactors.engines().map(Engine::requests).sum::<usize>();
         let kept = kept + self.reactors.iter().map(|reactor| reactor.foreign.len()).sum::<usize>();
         if !self.client.pending.is_empty() || kept > 0 {
-            let told = self.client.pending.len();
-            self.broken(rule::ONCE, format!("{told} requests never ended, {kept} in engines"));
+            let told: Vec<_> = self.client.pending.keys().collect();
+            self.broken(
+                rule::ONCE,
+                format!("requests that never ended: {told:?}, {kept} in engines"),
+            );
         }
         for qp in self.failing.keys() {
             self.broken(rule::CLOSED, format!("qp{} failed and was never closed", qp.0));

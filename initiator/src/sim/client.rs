@@ -362,6 +362,11 @@ impl Client {
         self.pending.retain(|_, pending| pending.block.is_some());
     }
 
+    /// The disks of a session go with their daemon, and the block layer fails what it has of them: nobody gives it to another.
+    pub(super) fn forget_session(&mut self, session: u32) {
+        self.pending.retain(|_, pending| pending.session != session);
+    }
+
     /// The block requests of a session that have not ended, for another daemon.
     pub(super) fn again(&mut self, session: u32) -> Vec<BlockRequest> {
         self.order.anew(session);

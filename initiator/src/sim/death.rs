@@ -66,10 +66,12 @@ impl World {
         self.client.forget_control();
         let taken_up = self.now + self.spec.limits.fence_pause;
         for place in 0..self.sessions.len() {
-            let session = &mut self.sessions[place];
-            if session.detach.is_some() {
+            let number = u32::try_from(place).unwrap_or(u32::MAX);
+            if self.is_leaving(number) {
+                self.client.forget_session(number);
                 continue;
             }
+            let session = &mut self.sessions[place];
             session.dead.append(&mut session.qps);
             session.serving.clear();
             session.recovery = Some(Recovery {
@@ -77,7 +79,6 @@ impl World {
                 taken_up,
                 asked: BTreeMap::new(),
             });
-            let number = u32::try_from(place).unwrap_or(u32::MAX);
             self.after(AGAIN, Errand::Recover(number));
         }
     }
