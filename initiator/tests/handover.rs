@@ -389,7 +389,8 @@ fn a_unit_that_is_stuck_takes_no_other_with_it() {
         for channel in 0..channels {
             world.fabric().target_mut().inject(lun(0), NEVER);
             (0..2).for_each(|_| world.fabric().target_mut().arrange(Function::Silent { done: false }));
-            ids.push(world.submit_at(channel % reactors, 0, operation, channel as u64 * 64, 8));
+            // As much as one channel's turn is, so that each has one of them.
+            ids.push(world.submit_at(channel % reactors, 0, operation, channel as u64 * 128, 128));
         }
         let mut others = Vec::new();
         for step in 0..100 {

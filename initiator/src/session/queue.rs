@@ -305,7 +305,7 @@ impl<F: Fabric> Engine<F> {
                 }
                 if matches!(started, Started::Yes | Started::Unsendable) && bound.is_none() {
                     // The next command goes to the next channel, if that takes it.
-                    session.turn = place + 1;
+                    session.took_turn(place, request.transfer.len());
                 }
                 if !matches!(started, Started::Wait | Started::NoBuffer) || bound.is_some() {
                     break;

@@ -11,6 +11,12 @@ use crate::fabric::Fabric;
 use crate::scsi::{BlockError, Lun};
 use crate::time::Instant;
 
+/// Bytes of commands after which it is the turn of the next channel. Small commands that are sent together share a doorbell and
+/// what a target does once for all it finds; large ones are to be served side by side.
+const TURN: u32 = 64 << 10;
+/// A command counts for so many at least.
+const LEAST: u32 = 4 << 10;
+
 /// A disk as the engine has to know it.
 #[derive(Clone, Copy, Debug)]
 pub struct DiskSetup {
@@ -33,6 +39,8 @@ pub(super) struct SessionState {
     pub(super) channels: Vec<usize>,
     /// Where the next command is tried first.
     pub(super) turn: usize,
+    /// Bytes of the commands that it was sent in a row.
+    pub(super) streak: u32,
     /// Queues with something waiting, served in turn.
     pub(super) ready: VecDeque<usize>,
     /// In a pass: those in front of them that wait for a buffer.
@@ -43,6 +51,19 @@ pub(super) struct SessionState {
     pub(super) queues: Vec<usize>,
     /// Other engines have channels of it.
     pub(super) elsewhere: bool,
+}
+
+impl SessionState {
+    /// A command with so many bytes of data was sent over a channel: it stays that one's turn until they are many.
+    #[inline(always)]
+    pub(super) fn took_turn(&mut self, place: usize, len: u32) {
+        self.streak = self.streak.saturating_add(len.max(LEAST));
+        self.turn = place;
+        if self.streak >= TURN {
+            self.streak = 0;
+            self.turn = place + 1;
+        }
+    }
 }
 
 impl<F: Fabric> Engine<F> {
