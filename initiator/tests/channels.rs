@@ -5,7 +5,7 @@ mod directed;
 use std::time::Duration;
 
 use directed::{NOT_RESET, ended, failed, finish, lun, outcome, run_for, seconds, spec, succeeded};
-use srp_initiator::scsi::BlockError;
+use srp_initiator::scsi::{BlockError, Cdb};
 use srp_initiator::session::{Fence, RequestId};
 use srp_initiator::sim::{CreditPolicy, Function, Injection, Odds, Outcome, Span, World, WorldSpec};
 
@@ -59,6 +59,19 @@ fn a_channel_has_its_turn_until_it_was_sent_much() {
         finish(&mut world);
         succeeded(&world, &ids);
     }
+}
+
+#[test]
+fn questions_go_over_one_channel_each() {
+    let mut world = World::new(with_channels(3, 1));
+    world.read(0, 0, 8);
+    for _ in 0..3 {
+        world.control(0, 0, Cdb::test_unit_ready(), 0, Duration::from_secs(3));
+    }
+    run_for(&mut world, Duration::from_micros(50));
+    let qps = world.qps(0).to_vec();
+    let commands = |qp| world.engine().channel_state(qp).expect("open").commands;
+    assert_eq!(qps.into_iter().map(commands).collect::<Vec<_>>(), [2, 1, 1]);
 }
 
 #[test]

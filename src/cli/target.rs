@@ -37,7 +37,7 @@ pub(super) struct TargetKeys {
     /// Layout of port ids: 0100 or, for SRP revision 10, ff00
     #[arg(long, value_name = "HEX")]
     io_class: Option<String>,
-    /// Channels of the session; without it one for each core, and four at least
+    /// Channels of the session; without it one for each core, or as many on each as make four
     #[arg(long, value_name = "N")]
     ch_count: Option<String>,
     /// Commands in flight per channel

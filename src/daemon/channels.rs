@@ -33,7 +33,7 @@ const MAX_TRANSFER: u32 = 1 << 20;
 /// pairs side by side, and each of them in order. ib_srp makes as many for each NUMA node, but one for a core at most.
 const CHANNELS: usize = 4;
 /// Channels of a session for each reactor at most, whatever is asked for: each pins memory.
-const MOST_EACH: usize = 16;
+const MOST_EACH: usize = REACTOR_BUFFERS / LEAST_BUFFERS;
 /// Bytes of data buffers per session and direction, shared out to its channels: they are pinned, and a host with many
 /// cores has as many channels.
 const BUFFERS: usize = 64 << 20;
@@ -377,7 +377,8 @@ fn wanted_channels(ch_count: Option<u32>, reactors: usize) -> usize {
     asked.min(most)
 }
 
-/// Bytes of data buffers per direction of each of so many channels, in whole requests of the largest size.
+/// Bytes of data buffers per direction of each of so many channels, in whole requests of the largest size. They are those that
+/// are asked for: what a target gives shows only when the first has its buffers.
 fn arena_len(channels: usize, reactors: usize) -> u32 {
     let of_reactor = REACTOR_BUFFERS / channels.div_ceil(reactors.max(1)).max(1);
     let share = (BUFFERS / channels.max(1)).min(of_reactor).max(LEAST_BUFFERS);
@@ -412,6 +413,6 @@ mod tests {
         let wanted = |reactors| wanted_channels(None, reactors);
         assert_eq!([1, 2, 3, 4, 5, 64].map(wanted), [4, 4, 6, 4, 5, 64]);
         let asked = |(count, reactors)| wanted_channels(Some(count), reactors);
-        assert_eq!([(1, 4), (8, 2), (3, 2), (u32::MAX, 2)].map(asked), [1, 8, 3, 32]);
+        assert_eq!([(1, 4), (8, 2), (3, 2), (u32::MAX, 2)].map(asked), [1, 8, 3, 16]);
     }
 }

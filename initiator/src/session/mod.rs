@@ -1,7 +1,7 @@
 //! Sessions: login, channels, commands in flight.
 //!
-//! A session is an I_T nexus: one or more channels to the same target port. Its channels live on different
-//! reactors; each reactor's [`Engine`] owns the ones that are its own.
+//! A session is an I_T nexus: one or more channels to the same target port. They are dealt out to the reactors; each
+//! reactor's [`Engine`] owns the ones that are its own.
 
 mod buffer;
 mod channel;

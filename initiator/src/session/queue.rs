@@ -304,8 +304,7 @@ impl<F: Fabric> Engine<F> {
                     outcome = started;
                 }
                 if matches!(started, Started::Yes | Started::Unsendable) && bound.is_none() {
-                    // The next command goes to the next channel, if that takes it.
-                    session.took_turn(place, request.transfer.len());
+                    session.took_turn(place, request);
                 }
                 if !matches!(started, Started::Wait | Started::NoBuffer) || bound.is_some() {
                     break;

@@ -6,7 +6,7 @@ use super::channel::{Channel, ChannelSetup};
 use super::engine::Engine;
 use super::mutation::Mutation;
 use super::queue::Queue;
-use super::request::{LunKey, SessionKey};
+use super::request::{LunKey, Purpose, Request, SessionKey};
 use crate::fabric::Fabric;
 use crate::scsi::{BlockError, Lun};
 use crate::time::Instant;
@@ -37,9 +37,9 @@ pub struct DiskSetup {
 pub(super) struct SessionState {
     /// Channels in service.
     pub(super) channels: Vec<usize>,
-    /// Where the next command is tried first.
+    /// The channel that the next command is tried on first.
     pub(super) turn: usize,
-    /// Bytes of the commands that it was sent in a row.
+    /// Bytes of the commands that it was sent in its turn.
     pub(super) streak: u32,
     /// Queues with something waiting, served in turn.
     pub(super) ready: VecDeque<usize>,
@@ -54,10 +54,18 @@ pub(super) struct SessionState {
 }
 
 impl SessionState {
-    /// A command with so many bytes of data was sent over a channel: it stays that one's turn until they are many.
+    /// A command was sent over a channel: it stays that one's turn until they had many bytes. Control commands go over one
+    /// channel each, as they may ask whether the target is there.
     #[inline(always)]
-    pub(super) fn took_turn(&mut self, place: usize, len: u32) {
-        self.streak = self.streak.saturating_add(len.max(LEAST));
+    pub(super) fn took_turn(&mut self, place: usize, request: &Request) {
+        let weight = match request.purpose {
+            Purpose::Block(_) => request.transfer.len().max(LEAST),
+            Purpose::Control(_) => TURN,
+        };
+        if place != self.turn {
+            self.streak = 0;
+        }
+        self.streak = self.streak.saturating_add(weight);
         self.turn = place;
         if self.streak >= TURN {
             self.streak = 0;
