@@ -6,8 +6,8 @@ use super::due::sooner;
 use super::engine::Engine;
 use super::failover::detach;
 use super::mutation::Mutation;
-use super::request::{BlockOperation, BlockRequest, Key, Request, Requests, Stage};
-use super::roster::SessionState;
+use super::request::{BlockOperation, BlockRequest, Key, Purpose, Request, Requests, Stage};
+use super::roster::{SessionState, TURN};
 use super::short::Short;
 use super::start::{Start, Transfer};
 use crate::fabric::Fabric;
@@ -304,7 +304,15 @@ impl<F: Fabric> Engine<F> {
                     outcome = started;
                 }
                 if matches!(started, Started::Yes | Started::Unsendable) && bound.is_none() {
-                    session.took_turn(place, request);
+                    if place != session.turn {
+                        session.streak = 0;
+                    }
+                    // Control commands go over one channel each, as they may ask whether the target is there.
+                    let bytes = match request.purpose {
+                        Purpose::Block(_) => request.transfer.len(),
+                        Purpose::Control(_) => TURN,
+                    };
+                    session.took_turn(place, bytes);
                 }
                 if !matches!(started, Started::Wait | Started::NoBuffer) || bound.is_some() {
                     break;

@@ -6,14 +6,14 @@ use super::channel::{Channel, ChannelSetup};
 use super::engine::Engine;
 use super::mutation::Mutation;
 use super::queue::Queue;
-use super::request::{LunKey, Purpose, Request, SessionKey};
+use super::request::{LunKey, SessionKey};
 use crate::fabric::Fabric;
 use crate::scsi::{BlockError, Lun};
 use crate::time::Instant;
 
 /// Bytes of commands after which it is the turn of the next channel. Small commands that are sent together share a doorbell and
 /// what a target does once for all it finds; large ones are to be served side by side.
-const TURN: u32 = 64 << 10;
+pub(super) const TURN: u32 = 64 << 10;
 /// A command counts for so many at least.
 const LEAST: u32 = 4 << 10;
 
@@ -54,18 +54,10 @@ pub(super) struct SessionState {
 }
 
 impl SessionState {
-    /// A command was sent over a channel: it stays that one's turn until they had many bytes. Control commands go over one
-    /// channel each, as they may ask whether the target is there.
+    /// A command was sent over a channel: it stays that one's turn until they had many bytes.
     #[inline(always)]
-    pub(super) fn took_turn(&mut self, place: usize, request: &Request) {
-        let weight = match request.purpose {
-            Purpose::Block(_) => request.transfer.len().max(LEAST),
-            Purpose::Control(_) => TURN,
-        };
-        if place != self.turn {
-            self.streak = 0;
-        }
-        self.streak = self.streak.saturating_add(weight);
+    pub(super) fn took_turn(&mut self, place: usize, bytes: u32) {
+        self.streak = self.streak.saturating_add(bytes.max(LEAST));
         self.turn = place;
         if self.streak >= TURN {
             self.streak = 0;

@@ -141,7 +141,7 @@ impl SessionState {
         };
         let started = start.start(key, request, index, channel, queue);
         if matches!(started, Started::Yes | Started::Unsendable) {
-            self.took_turn(place, request);
+            self.took_turn(place, request.transfer.len());
         }
         started
     }
