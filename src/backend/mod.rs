@@ -169,6 +169,16 @@ impl SrpBackend {
         }
     }
 
+    /// Whether there were any.
+    fn engine_events(&mut self, now: CoreInstant, out: &mut Vec<Action>) -> bool {
+        let mut any = false;
+        while let Some(event) = self.engine.next_event() {
+            any = true;
+            self.engine_event(event, now, out);
+        }
+        any
+    }
+
     fn engine_event(&mut self, event: EngineEvent, now: CoreInstant, out: &mut Vec<Action>) {
         match event {
             EngineEvent::Supply { id, handle, qp, extent } if is_foreign(id) => {
@@ -361,14 +371,17 @@ impl Backend for SrpBackend {
         }
     }
 
+    fn send(&mut self, now: Instant, out: &mut Vec<Action>) {
+        let now = self.core_time(now);
+        self.engine.send();
+        self.engine_events(now, out);
+    }
+
     fn pump(&mut self, now: Instant, out: &mut Vec<Action>) -> Pumped {
-        let core_now = self.core_time(now);
+        let now = self.core_time(now);
         out.append(&mut self.early);
-        let mut progress = self.engine.pump(core_now);
-        while let Some(event) = self.engine.next_event() {
-            progress = true;
-            self.engine_event(event, core_now, out);
-        }
+        let mut progress = self.engine.pump(now);
+        progress |= self.engine_events(now, out);
         let deadline = self
             .engine
             .deadline()

@@ -30,6 +30,8 @@ impl Backend for Echo {
 
     fn ready(&mut self, _token: u64, _now: Instant) {}
 
+    fn send(&mut self, _: Instant, _: &mut Vec<Action>) {}
+
     fn pump(&mut self, _now: Instant, _out: &mut Vec<Action>) -> Pumped {
         Pumped::default()
     }

@@ -114,6 +114,8 @@ impl Backend for Memory {
 
     fn ready(&mut self, _: u64, _: Instant) {}
 
+    fn send(&mut self, _: Instant, _: &mut Vec<Action>) {}
+
     fn pump(&mut self, _: Instant, out: &mut Vec<Action>) -> Pumped {
         let progress = !self.arrived.is_empty() || !self.done.is_empty();
         out.extend(self.done.drain(..));

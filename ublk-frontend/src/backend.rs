@@ -223,6 +223,10 @@ pub trait Backend {
     /// A watched descriptor is readable.
     fn ready(&mut self, token: u64, now: Instant);
 
+    /// Sends what has been submitted or copied, without looking at what the fabric has finished: that is for
+    /// [`Backend::pump`], which comes after it. Appends what the reactor shall do.
+    fn send(&mut self, now: Instant, out: &mut Vec<Action>);
+
     /// Does what can be done now: completions of the fabric, timers, posts. Appends what the reactor shall do.
     fn pump(&mut self, now: Instant, out: &mut Vec<Action>) -> Pumped;
 

@@ -156,7 +156,7 @@ impl<F: Fabric> Engine<F> {
     }
 
     /// Takes a block request. It ends with [`Event::Done`] or [`Event::Data`]. What is due of it now is handed to the
-    /// fabric and told by the next [`Engine::pump`].
+    /// fabric by the next [`Engine::send`] or [`Engine::pump`], and told by [`Engine::next_event`].
     pub fn submit(&mut self, request: BlockRequest, now: Instant) {
         let index = self.disks.get(&request.lun).copied();
         let queue = index.and_then(|index| Some((index, self.queues[index].as_mut()?)));
@@ -289,6 +289,12 @@ impl<F: Fabric> Engine<F> {
         }
         self.fabric.flush();
         progress
+    }
+
+    /// Hands what was started since to the fabric, without looking at what that has finished. [`Engine::pump`] does it too:
+    /// this is for who has just submitted or supplied and would have it leave first.
+    pub fn send(&mut self) {
+        self.fabric.flush();
     }
 
     /// Acts on what the fabric has finished.

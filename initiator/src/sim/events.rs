@@ -28,6 +28,7 @@ impl World {
                 }
                 let ok = !Odds::hit(&mut self.rng, self.spec.unsupplied);
                 self.reactors.at(reactor).supplied(handle, ok, now);
+                self.send_some(reactor, id);
                 self.wake(reactor);
             }
             Errand::Take(id, handle, qp, extent) => {

@@ -59,6 +59,7 @@ impl World {
         if !self.is_recovering(session) {
             let now = self.now;
             self.reactors.at(reactor).submit(request, now);
+            self.send_some(reactor, id);
         }
         self.wake(reactor);
         self.after_call();

@@ -26,23 +26,25 @@ impl<B: Backend> Pass<B> {
         }
     }
 
-    /// Carries out all that the backend asks for. True when there is more for it already.
-    pub(super) fn act_on_all(&mut self, now: Instant) -> Result<bool, ReactorError> {
-        if self.actions.is_empty() {
-            return Ok(false);
-        }
-        let mut actions = std::mem::take(&mut self.actions);
-        // A copy that is alone is made at once, so that its command leaves in this pass. Several are cheaper together.
-        let alone = actions.len() == 1;
-        let mut copied = false;
-        for action in actions.drain(..) {
-            match action {
-                Action::CopyIn { id, into } if alone => copied = self.copy_in(id, into, true, now)?,
-                action => self.act(action, now)?,
+    /// Carries out all that the backend asks for, and has it send what was copied at once.
+    pub(super) fn act_on_all(&mut self, now: Instant) -> Result<(), ReactorError> {
+        while !self.actions.is_empty() {
+            let mut actions = std::mem::take(&mut self.actions);
+            // A copy that is alone is made at once, so that its command leaves in this pass. Several are cheaper together.
+            let alone = actions.len() == 1;
+            let mut copied = false;
+            for action in actions.drain(..) {
+                match action {
+                    Action::CopyIn { id, into } if alone => copied = self.copy_in(id, into, true, now)?,
+                    action => self.act(action, now)?,
+                }
+            }
+            self.actions = actions;
+            if copied {
+                self.backend.send(now, &mut self.actions);
             }
         }
-        self.actions = actions;
-        Ok(copied)
+        Ok(())
     }
 
     /// True when the copy is over.

@@ -1,7 +1,7 @@
 //! The loop of a reactor.
 //!
-//! One pass: completions to the backend, mail to the backend, the backend's own work, its actions to the ring, one
-//! `io_uring_enter`. A reactor that finds nothing goes on looking for a while ([`Patience`]), then sleeps until a completion,
+//! One pass: completions to the backend, what it sends for them, mail to the backend, the backend's own work, its actions to the
+//! ring, one `io_uring_enter`. A reactor that finds nothing goes on looking for a while ([`Patience`]), then sleeps until a completion,
 //! its eventfd, a watched descriptor or the backend's deadline wakes it.
 
 use std::sync::Arc;
@@ -77,6 +77,10 @@ impl<B: Backend> Pass<B> {
         self.plane.watch_doorbell(self.bell.fd())?;
         loop {
             let now = Instant::now();
+            if self.plane.deferred() {
+                // While this gave the processor up or slept.
+                self.plane.enter(Wait::No)?;
+            }
             let (mut progress, deadline) = self.once(now)?;
             if self.plane.unsubmitted() || self.plane.deferred() {
                 self.plane.enter(Wait::No)?;
@@ -102,19 +106,20 @@ impl<B: Backend> Pass<B> {
     /// Whether anything was done, and when the backend wants to be called again.
     fn once(&mut self, now: Instant) -> Result<(bool, Option<Instant>), ReactorError> {
         let mut progress = self.completions(now)?;
+        if progress {
+            // What came leaves before anything else is looked at.
+            self.backend.send(now, &mut self.actions);
+            self.act_on_all(now)?;
+        }
         if self.bell.answer() {
             progress = true;
             while let Ok(mail) = self.mailbox.receiver.try_recv() {
                 self.mail(mail, now)?;
             }
         }
-        let mut pumped = self.backend.pump(now, &mut self.actions);
+        let pumped = self.backend.pump(now, &mut self.actions);
         progress |= pumped.progress | !self.actions.is_empty();
-        if self.act_on_all(now)? {
-            // What was copied meanwhile leaves now.
-            pumped = self.backend.pump(now, &mut self.actions);
-            self.act_on_all(now)?;
-        }
+        self.act_on_all(now)?;
         self.retire();
         Ok((progress, pumped.deadline))
     }
