@@ -48,9 +48,9 @@ def refusal(outcome):
 
 
 class Daemon:
-    def __init__(self):
+    def __init__(self, *options):
         with open(LOG, "ab") as log:
-            self.process = start(PROGRAM, "daemon", stdout=log, stderr=log)
+            self.process = start(PROGRAM, "daemon", *options, stdout=log, stderr=log)
         wait_until("the daemon answers", self._ready, START_LIMIT)
 
     def _ready(self):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 MODULES = (
     "zoo", "discovery", "files", "force", "io", "detach", "cycles", "sessions", "peer", "native", "ipv6", "restart", "shutdown",
-    "crash", "errors_host", "errors_target", "errors_usage", "wire", "channels", "exposure", "stuck",
+    "crash", "errors_host", "errors_target", "errors_usage", "wire", "channels", "exposure", "stuck", "placement",
 )  # fmt: skip
 
 

@@ -146,7 +146,7 @@ impl BlockDevice {
             reactor.send(Message::AddDisk(disk.clone()));
         }
         for queue_id in 0..self.queues {
-            let reactor = &self.reactors[usize::from(queue_id) % self.reactors.len()];
+            let reactor = self.server(queue_id);
             let queue = AddQueue {
                 device: disk.device,
                 queue_id,
@@ -163,7 +163,21 @@ impl BlockDevice {
         drop(char_device);
         let mut ublk = Arc::clone(&self.ublk).lock_owned().await;
         let start = spawn_blocking(move || ublk.start(START_LIMIT));
-        start.await.map_err(|error| host(&error))?.map_err(|error| host(&error))
+        start
+            .await
+            .map_err(|error| host(&error))?
+            .map_err(|error| host(&error))?;
+        for queue_id in 0..self.queues {
+            if let Some(processor) = control::only_processor(self.number, queue_id) {
+                self.server(queue_id).keep_off(processor);
+            }
+        }
+        Ok(())
+    }
+
+    /// The reactor of a queue.
+    fn server(&self, queue_id: u16) -> &Reactor {
+        &self.reactors[usize::from(queue_id) % self.reactors.len()]
     }
 
     /// Ends the device. `channels` are closed when the target does not answer any more.

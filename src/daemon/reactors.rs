@@ -120,6 +120,11 @@ impl Reactor {
         answer.await.map_err(|_| Gone)
     }
 
+    /// Has it run on other processors than that of its clients. One that has ended runs nowhere.
+    pub(crate) fn keep_off(&self, processor: usize) {
+        let _ = self.handle.keep_off(processor);
+    }
+
     /// Waits until no queue of the device is left here.
     pub(crate) async fn remove_device(&self, device: DeviceKey) -> Result<(), Gone> {
         let (reply, answer) = oneshot::channel();

@@ -12,6 +12,7 @@ mod holders;
 mod list;
 mod params;
 mod preflight;
+mod processors;
 
 pub use device::{Deleted, Device, DeviceConfig, Recovery, delete_device, stop_device};
 pub use errors::{AddError, DeleteError, StartError, StopError};
@@ -20,6 +21,7 @@ pub use holders::{Holder, HoldersError, Use, holders};
 pub use list::{DeviceEntry, DeviceState, ListError, list_devices};
 pub use params::{DeviceParams, Discard, ParamError};
 pub use preflight::{Features, PreflightError, check};
+pub use processors::only_processor;
 
 use std::path::PathBuf;
 

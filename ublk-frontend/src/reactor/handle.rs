@@ -169,6 +169,11 @@ impl<M> ReactorHandle<M> {
         self.slot.post(Mail::RemoveArea(area, Box::new(reply)))
     }
 
+    /// A queue of the reactor's is for this processor alone: its thread is to run on others, where it may.
+    pub fn keep_off(&self, processor: usize) -> Result<(), Gone> {
+        self.slot.post(Mail::KeepOff(processor))
+    }
+
     /// Ends the reactor at once. Queues it still has are treated by the driver as those of a server that died.
     pub fn stop(&self) -> Result<(), Gone> {
         self.slot.post(Mail::Stop)

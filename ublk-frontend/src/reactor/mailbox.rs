@@ -19,6 +19,8 @@ pub(super) enum Mail<M> {
     RemoveDevice(DeviceKey, Reply<()>),
     AddArea(Mapping, Reply<Option<AreaId>>),
     RemoveArea(AreaId, Reply<Result<RetiredArea, RemoveAreaError>>),
+    /// A queue of that processor alone is served.
+    KeepOff(usize),
     Stop,
 }
 

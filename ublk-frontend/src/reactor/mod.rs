@@ -11,6 +11,7 @@ mod handle;
 mod mailbox;
 mod pass;
 mod patience;
+mod placement;
 mod served;
 mod watches;
 

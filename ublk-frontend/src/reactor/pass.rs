@@ -11,6 +11,7 @@ use super::ReactorError;
 use super::handle::{AddQueue, AddQueueError, Counters, RemoveAreaError, Reply};
 use super::mailbox::{Doorbell, Mail, Mailbox};
 use super::patience::Patience;
+use super::placement::Placement;
 use super::served::{CommandStep, CopyStep, Served};
 use super::watches::Watches;
 use crate::backend::{Action, AreaId, Backend, BlockRequest, DeviceKey, RequestId};
@@ -25,6 +26,7 @@ pub(super) struct Pass<B: Backend> {
     mailbox: Mailbox<B::Message>,
     bell: Arc<Doorbell>,
     patience: Patience,
+    placement: Placement,
     /// By the slot part of the plane's queue handle.
     pub(super) queues: Vec<Option<(u32, Served)>>,
     pub(super) watches: Watches,
@@ -53,6 +55,7 @@ impl<B: Backend> Pass<B> {
             mailbox,
             bell,
             patience: Patience::new(spin),
+            placement: Placement::of_this_thread(),
             queues: Vec::new(),
             watches: Watches::new(),
             events: Vec::with_capacity(BATCH),
@@ -76,11 +79,11 @@ impl<B: Backend> Pass<B> {
     fn turn(&mut self) -> Result<(), ReactorError> {
         self.plane.watch_doorbell(self.bell.fd())?;
         loop {
-            let now = Instant::now();
             if self.plane.deferred() {
                 // While this gave the processor up or slept.
                 self.plane.enter(Wait::No)?;
             }
+            let now = Instant::now();
             let (mut progress, deadline) = self.once(now)?;
             if self.plane.unsubmitted() || self.plane.deferred() {
                 self.plane.enter(Wait::No)?;
@@ -281,6 +284,7 @@ impl<B: Backend> Pass<B> {
             Mail::RemoveDevice(_, reply) => reply(()),
             Mail::AddArea(mapping, reply) => reply(self.plane.add_area(mapping)),
             Mail::RemoveArea(area, reply) => self.retiring.push((area, reply)),
+            Mail::KeepOff(processor) => self.placement.keep_off(processor),
             Mail::Stop => self.stopping = true,
         }
         Ok(())
