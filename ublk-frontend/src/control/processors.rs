@@ -2,10 +2,12 @@
 
 use std::fs;
 
+use super::block_name;
+
 /// The processor whose requests come by a queue of a started device, if they are one's alone
 /// (`/sys/block/ublkbN/mq/Q/cpu_list`, Documentation/ABI/stable/sysfs-block).
 pub fn only_processor(device: u32, queue: u16) -> Option<usize> {
-    only(&fs::read_to_string(format!("/sys/block/ublkb{device}/mq/{queue}/cpu_list")).ok()?)
+    only(&fs::read_to_string(format!("/sys/block/{}/mq/{queue}/cpu_list", block_name(device))).ok()?)
 }
 
 /// The number in a list of one.
