@@ -119,6 +119,11 @@ pub trait Fabric {
     /// Hands everything queued to the hardware: one doorbell per queue pair.
     fn flush(&mut self);
 
+    /// The same, but may leave receives queued where nothing is sent: nobody waits for them, but they must have gone by
+    /// [`Fabric::flush`] before the caller rests. A queue pair's sends take its receives along, so that no request leaves
+    /// before the receive for its answer is there.
+    fn flush_sends(&mut self);
+
     /// Moves the queue pair to the error state: every posted request will complete, the receives posted before
     /// this call after the last access of the peer to our memory.
     fn fail(&mut self, qp: QueuePairId);

@@ -273,9 +273,13 @@ impl<F: Fabric> Engine<F> {
         self.settle(index, now);
     }
 
-    /// Does what can be done now. True when anything happened.
+    /// Does what can be done now. True when anything happened: then it must be called again before the caller sleeps,
+    /// whatever [`Engine::deadline`] says. Receives that came back are posted then, behind what their answers have brought about.
     #[inline(never)]
     pub fn pump(&mut self, now: Instant) -> bool {
+        if !self.mutated.is(Mutation::ReceivesKept) {
+            self.fabric.flush();
+        }
         // What a pass with nothing to do can do without is in functions of its own: it does not save their registers.
         self.fabric.poll(&mut self.completions);
         let mut progress = !self.completions.is_empty();
@@ -287,7 +291,7 @@ impl<F: Fabric> Engine<F> {
             progress = true;
             self.dispatch(now);
         }
-        self.fabric.flush();
+        self.fabric.flush_sends();
         progress
     }
 

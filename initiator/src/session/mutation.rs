@@ -108,6 +108,8 @@ pub enum Mutation {
     WindowLeftOpen,
     /// A window is closed when the command was sent.
     WindowClosedEarly,
+    /// Receives that came back wait until something is sent.
+    ReceivesKept,
 }
 
 impl Mutation {
@@ -164,6 +166,7 @@ impl Mutation {
         Self::WindowNotAwaited,
         Self::WindowLeftOpen,
         Self::WindowClosedEarly,
+        Self::ReceivesKept,
     ];
 }
 

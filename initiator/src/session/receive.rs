@@ -114,7 +114,7 @@ impl<F: Fabric> Engine<F> {
         self.settle(index, now);
     }
 
-    /// An IU arrived. Its receive is posted again once it was read.
+    /// An IU arrived. Its receive is queued again once it was read, and posted with the next send or pass.
     #[inline(always)]
     fn received(&mut self, qp: QueuePairId, index: usize, slot: u16, len: u32, now: Instant) {
         let memory = self.fabric.receive_slot(qp, slot);
@@ -175,8 +175,7 @@ impl<F: Fabric> Engine<F> {
         }
         self.dirty = true;
         let Some((slot, state)) = channel.unanswered(tag) else {
-            // Late answers of commands given up are harmless; their slot has a new generation.
-            tracing::warn!(tag, "response for no command in flight");
+            late(tag);
             return Ok(());
         };
         let Slot::Command {
@@ -306,4 +305,10 @@ fn answer(response: &Response<'_>) -> Answer {
         overflow: matches!(residual, Some(Residual::Over(_))),
         refused: response.response_code.filter(|&code| code != 0),
     }
+}
+
+/// Late answers of commands given up are harmless; their slot has a new generation.
+#[cold]
+fn late(tag: u64) {
+    tracing::warn!(tag, "response for no command in flight");
 }

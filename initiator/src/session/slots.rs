@@ -29,7 +29,7 @@ pub struct SlotPlan {
     pub commands: u16,
     /// Send slots: commands, task management, answers.
     pub sends: u16,
-    /// Receive slots. All but the last are always posted; the last is posted when the channel ends, behind all
+    /// Receive slots. All but the last are posted, or will be by the next pass; the last is posted when the channel ends, behind all
     /// others: its flush says that the target's last access is over.
     pub receives: u16,
 }

@@ -57,6 +57,7 @@ pub(super) mod rule {
     pub(in crate::sim) const FENCE: &str = "fence rule";
     pub(in crate::sim) const SEND_SLOT: &str = "send slot touched while its send is in flight";
     pub(in crate::sim) const RECEIVE_SLOT: &str = "receive slot read or posted out of turn";
+    pub(in crate::sim) const POSTED: &str = "a reactor that rests has posted its receives";
     pub(in crate::sim) const CREDIT: &str = "credit";
     pub(in crate::sim) const PROTOCOL: &str = "protocol";
     pub(in crate::sim) const ONCE: &str = "each request completes exactly once";

@@ -12,11 +12,17 @@ use super::fabric::SimFabric;
 use super::lease::Lease;
 use super::net::{Finished, Happening, Net};
 use super::odds::Odds;
-use super::queue_pair::{PostedReceive, ReceiveSlot, SimQueuePair, Work};
+use super::queue_pair::{ReceiveSlot, SimQueuePair, Work};
 use super::target::extent_of;
 use super::trace::Note;
 
 impl SimFabric {
+    /// The queue pairs of the reactor whose turn it is.
+    pub(super) fn own(&self) -> Vec<QueuePairId> {
+        let ids = self.net.queue_pairs.keys().copied();
+        ids.filter(|id| self.net.owner(*id) == self.reactor).collect()
+    }
+
     /// Notes what a posted IU entitles the target to.
     fn book(&mut self, id: QueuePairId, slot: u16, iu: &[u8], payload: Option<Extent>) {
         let now = self.net.now;
@@ -314,14 +320,7 @@ impl Fabric for SimFabric {
                 .net
                 .finish(id, WorkKind::Receive, slot, Err(WorkError::Local), false);
         }
-        qp.receives.push_back(PostedReceive { slot, guard: false });
-        let (broken, waiting) = (qp.is_broken(), !qp.inbound.is_empty());
-        if broken {
-            self.net.after(std::time::Duration::ZERO, Happening::FlushReceives(id));
-        } else if waiting {
-            self.net
-                .after(std::time::Duration::from_micros(100), Happening::Retry(id));
-        }
+        qp.queued_receives.push(slot);
     }
 
     fn post_bind(&mut self, id: QueuePairId, slot: u16, extent: Extent, access: RemoteAccess) {
@@ -350,23 +349,19 @@ impl Fabric for SimFabric {
     }
 
     fn flush(&mut self) {
-        let (hop, drain) = (self.net.profile.hop, self.net.profile.drain);
-        let ids = self.net.queue_pairs.keys().copied();
-        let ids: Vec<QueuePairId> = ids.filter(|id| self.net.owner(*id) == self.reactor).collect();
-        for id in ids {
-            let Some(qp) = self.net.queue_pairs.get_mut(&id) else {
-                continue;
-            };
-            let broken = qp.is_broken();
-            let mut rung = 0;
-            for send in qp.sends.iter_mut().filter(|send| !send.rung) {
-                send.rung = true;
-                rung += 1;
-            }
-            if broken && rung > 0 {
-                self.net.within(drain, Happening::FlushSends(id));
-            } else {
-                (0..rung).for_each(|_| self.net.within(hop, Happening::Transmit(id)));
+        for id in self.own() {
+            self.net.post_receives(id);
+            self.net.ring(id);
+        }
+    }
+
+    /// Takes as few receives along as it may.
+    fn flush_sends(&mut self) {
+        for id in self.own() {
+            let sends = self.net.queue_pairs.get(&id).map(|qp| &qp.sends);
+            if sends.is_some_and(|sends| sends.iter().any(|send| !send.rung)) {
+                self.net.post_receives(id);
+                self.net.ring(id);
             }
         }
     }
@@ -379,6 +374,10 @@ impl Fabric for SimFabric {
             // Only what is posted before the first time is posted before the error.
             return;
         }
+        self.net.post_receives(qp);
+        let Some(state) = self.net.queue_pairs.get(&qp) else {
+            return;
+        };
         if !state.inbound.is_empty() && self.net.rng.bool() {
             // IUs that waited for a receive may get one before the state is set.
             self.net.drain_inbound(qp);

@@ -14,7 +14,7 @@ impl World {
         match errand {
             Errand::Pump(reactor) => {
                 self.reactors.of(reactor).pump_due = false;
-                self.reactors.at(reactor).pump(now);
+                self.pump(reactor);
             }
             Errand::Mail(from, to, mail) => self.receive(from, to, mail),
             Errand::Supply(id, handle, qp, extent) => {

@@ -231,7 +231,7 @@ impl SimFabric {
             self.net
                 .broken(rule::DMA, format!("qp{} destroyed with memory in use", id.0));
         }
-        if !qp.sends.is_empty() || !qp.receives.is_empty() {
+        if !qp.sends.is_empty() || !qp.receives.is_empty() || !qp.queued_receives.is_empty() {
             let what = format!("qp{} destroyed with requests posted", id.0);
             self.net.broken(rule::CLOSED, what);
         }
@@ -245,6 +245,7 @@ impl SimFabric {
         let Some(qp) = qp else { return false };
         qp.sends.clear();
         qp.receives.clear();
+        qp.queued_receives.clear();
         qp.cut = true;
         qp.destroyed = true;
         qp.leases.destroyed();

@@ -14,6 +14,7 @@ mod control;
 mod data_plane;
 mod death;
 mod detach;
+mod doorbell;
 mod events;
 mod fabric;
 mod faults;

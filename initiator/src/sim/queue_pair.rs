@@ -82,6 +82,8 @@ pub(super) struct SimQueuePair {
     pub(super) windows: Windows,
     pub(super) sends: VecDeque<PostedSend>,
     pub(super) receives: VecDeque<PostedReceive>,
+    /// Slots of receives the hardware does not know of.
+    pub(super) queued_receives: Vec<u16>,
     /// IUs that came while no receive was posted.
     pub(super) inbound: VecDeque<Vec<u8>>,
     /// In error since then; the peer's last access is before the second moment.
@@ -155,6 +157,7 @@ impl SimQueuePair {
             ),
             sends: VecDeque::new(),
             receives: VecDeque::new(),
+            queued_receives: Vec::new(),
             inbound: VecDeque::new(),
             error: None,
             cut: false,

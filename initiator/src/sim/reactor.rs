@@ -173,6 +173,10 @@ impl Fabric for Seat {
         self.fabric_mut().flush();
     }
 
+    fn flush_sends(&mut self) {
+        self.fabric_mut().flush_sends();
+    }
+
     fn fail(&mut self, qp: QueuePairId) {
         self.fabric_mut().fail(qp);
     }

@@ -255,7 +255,7 @@ impl World {
             }
             for reactor in 0..self.reactors.count() {
                 if self.reactors.engine(reactor).deadline().is_some_and(|at| at <= now) {
-                    self.reactors.at(reactor).pump(now);
+                    self.pump(reactor);
                 }
             }
         }
@@ -334,6 +334,16 @@ impl World {
     pub(super) fn enter(&mut self) {
         let now = self.now;
         self.fabric().net.now = now;
+    }
+
+    /// A pass of a reactor; after one that did something comes another.
+    pub(super) fn pump(&mut self, reactor: usize) {
+        let now = self.now;
+        if self.reactors.at(reactor).pump(now) {
+            self.wake(reactor);
+        } else {
+            self.fabric().check_rest();
+        }
     }
 
     pub(super) fn wake(&mut self, reactor: usize) {

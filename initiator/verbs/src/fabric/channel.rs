@@ -218,7 +218,7 @@ impl Channel {
         };
         if let Err(error) = check_value(result) {
             let first = first_refused(requests, bad, count);
-            tracing::error!(%error, qp = self.parts.queue_pair.number(), count = count - first, "receives were refused");
+            self.note_refused("receives", count - first, &error);
             for index in first..count {
                 self.refuse(self.receive_requests[index].wr_id, refused);
             }
@@ -245,11 +245,16 @@ impl Channel {
         self.note_openings(count);
         if let Err(error) = check_value(result) {
             let first = first_refused(requests, bad, count);
-            tracing::error!(%error, qp = self.parts.queue_pair.number(), count = count - first, "sends were refused");
+            self.note_refused("sends", count - first, &error);
             for index in first..count {
                 self.refuse(self.send_requests[index].wr_id, refused);
             }
         }
+    }
+
+    #[cold]
+    fn note_refused(&self, what: &str, count: usize, error: &std::io::Error) {
+        tracing::error!(%error, qp = self.parts.queue_pair.number(), count, "{what} were refused");
     }
 
     fn refuse(&mut self, wr_id: u64, refused: &mut VecDeque<Completion>) {

@@ -15,7 +15,7 @@
 //!
 //! # Sleeping
 //! ```text
-//! loop { poll; work; flush; if nothing happened for a while { if fabric.arm(false) { wait for completion_channels() } } }
+//! loop { flush; poll; work; flush_sends; if nothing happened for a while { if fabric.arm(false) { wait for completion_channels() } } }
 //! on a readable channel: acknowledge(token)
 //! ```
 
@@ -31,7 +31,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
 use rdma_sys::ibv_wc;
-use srp_initiator::fabric::{Completion, Extent, Fabric, QueuePairId, RegionId, RemoteAccess};
+use srp_initiator::fabric::{Completion, Extent, Fabric, QueuePairId, RegionId, RemoteAccess, WorkError};
 use srp_initiator::wire::MemoryDescriptor;
 
 use channel::Channel;
@@ -80,6 +80,15 @@ struct AttachedQueue {
     broken: bool,
 }
 
+impl AttachedQueue {
+    #[cold]
+    fn note_broken(&mut self, error: &std::io::Error) {
+        if !std::mem::replace(&mut self.broken, true) {
+            tracing::error!(%error, device = self.queue.device().name(), "completions cannot be read");
+        }
+    }
+}
+
 /// Queue pairs, completion queues and memory of one reactor thread.
 ///
 /// Channels come ready-made from the control side ([`Self::adopt`]) and go back to it ([`Self::release`]), which alone
@@ -96,6 +105,8 @@ pub struct VerbsFabric {
     turn: usize,
     /// Indices of channels with queued work.
     unflushed: Vec<u16>,
+    /// Some of them have more to do than to receive.
+    sending: bool,
     /// Completions not handed out yet: of refused posts, and found while arming.
     held: VecDeque<Completion>,
     buffer: Box<[MaybeUninit<ibv_wc>; BATCH]>,
@@ -125,6 +136,7 @@ impl VerbsFabric {
             next_token: 0,
             turn: 0,
             unflushed: Vec::new(),
+            sending: false,
             held: VecDeque::with_capacity(BATCH),
             buffer: Box::new([const { MaybeUninit::uninit() }; BATCH]),
         }
@@ -288,9 +300,7 @@ impl VerbsFabric {
         let found = match attached.queue.poll(&mut self.buffer[..limit.min(BATCH)]) {
             Ok(found) => found,
             Err(error) => {
-                if !std::mem::replace(&mut attached.broken, true) {
-                    tracing::error!(%error, device = attached.queue.device().name(), "completions cannot be read");
-                }
+                attached.note_broken(&error);
                 return 0;
             }
         };
@@ -308,7 +318,7 @@ impl VerbsFabric {
                 result: work_id::result(raw.status, raw.byte_len),
             };
             if let Err(error) = completion.result {
-                tracing::debug!(%error, ?kind, slot, status = raw.status, vendor = raw.vendor_err, qp = raw.qp_num);
+                note_failed(&completion, &error, raw);
             }
             match &mut destination {
                 Destination::Out(out) => out.push(completion),
@@ -317,6 +327,12 @@ impl VerbsFabric {
         }
         found.len()
     }
+}
+
+#[cold]
+fn note_failed(completion: &Completion, error: &WorkError, raw: &ibv_wc) {
+    let Completion { kind, slot, .. } = completion;
+    tracing::debug!(%error, ?kind, slot, status = raw.status, vendor = raw.vendor_err, qp = raw.qp_num);
 }
 
 /// Where polled completions go.
@@ -361,6 +377,7 @@ impl Fabric for VerbsFabric {
     }
 
     fn post_send(&mut self, qp: QueuePairId, slot: u16, len: u32, payload: Option<Extent>) {
+        self.sending = true;
         self.queueing(qp).queue_send(slot, len, payload);
     }
 
@@ -369,18 +386,27 @@ impl Fabric for VerbsFabric {
     }
 
     fn post_bind(&mut self, qp: QueuePairId, slot: u16, extent: Extent, access: RemoteAccess) {
+        self.sending = true;
         self.queueing(qp).queue_bind(slot, extent, access);
     }
 
     fn post_invalidate(&mut self, qp: QueuePairId, slot: u16) {
+        self.sending = true;
         self.queueing(qp).queue_invalidate(slot);
     }
 
     fn flush(&mut self) {
+        self.sending = false;
         while let Some(index) = self.unflushed.pop() {
             if let Some(channel) = self.channels.at(index) {
                 channel.flush(&mut self.held);
             }
+        }
+    }
+
+    fn flush_sends(&mut self) {
+        if self.sending {
+            self.flush();
         }
     }
 
