@@ -167,8 +167,11 @@ impl BlockDevice {
             .await
             .map_err(|error| host(&error))?
             .map_err(|error| host(&error))?;
-        for queue_id in 0..self.queues {
-            if let Some(processor) = control::only_processor(self.number, queue_id) {
+        let (number, queues) = (self.number, self.queues);
+        let processors = spawn_blocking(move || control::only_processors(number, queues)).await;
+        // Nothing depends on it but time.
+        for (queue_id, processor) in (0..).zip(processors.unwrap_or_default()) {
+            if let Some(processor) = processor {
                 self.server(queue_id).keep_off(processor);
             }
         }

@@ -21,7 +21,7 @@ pub use holders::{Holder, HoldersError, Use, holders};
 pub use list::{DeviceEntry, DeviceState, ListError, list_devices};
 pub use params::{DeviceParams, Discard, ParamError};
 pub use preflight::{Features, PreflightError, check};
-pub use processors::only_processor;
+pub use processors::only_processors;
 
 use std::path::PathBuf;
 
