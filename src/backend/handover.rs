@@ -241,7 +241,7 @@ mod tests {
     #[test]
     fn who_is_named_again_is_not_struck_off_by_an_older_answer() {
         let (events, _) = tokio::sync::mpsc::unbounded_channel();
-        let make = move || Ok(SrpBackend::new(0, std::time::Instant::now(), events));
+        let make = move || Ok(SrpBackend::new(0, events));
         let thread = match Reactor::spawn(ReactorConfig::new(0), make) {
             Ok(thread) => thread,
             Err(error) => return println!("no io_uring here: {error}"),

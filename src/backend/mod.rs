@@ -11,7 +11,6 @@ mod stuck;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
 
 use srp_initiator::fabric::{Extent, QueuePairId};
 use srp_initiator::scsi::BlockError;
@@ -22,6 +21,7 @@ use srp_initiator::session::{
 use srp_initiator::time::Instant as CoreInstant;
 use srp_verbs::fabric::{ChannelParts, CompletionToken, VerbsFabric};
 use tokio::sync::{mpsc, oneshot};
+use ublk_frontend::Moment;
 use ublk_frontend::backend::{
     Action, AreaRange, AreaRanges, Backend, BlockRequest as UblkRequest, DeviceKey, Operation, Pumped, RequestId,
 };
@@ -38,9 +38,6 @@ const CONTROL: u64 = 1 << 63;
 pub(crate) struct SrpBackend {
     reactor: usize,
     engine: Engine<VerbsFabric>,
-    epoch: Instant,
-    /// The time of the last call, in both forms.
-    now: (Instant, CoreInstant),
     /// Looked up for each request: a tree of a few is faster than a hash.
     disks: BTreeMap<DeviceKey, Disk>,
     pending: PendingTable,
@@ -59,13 +56,11 @@ pub(crate) struct SrpBackend {
 }
 
 impl SrpBackend {
-    /// A backend without channels; `events` go to the control side. All reactors have the same `epoch`.
-    pub(crate) fn new(reactor: usize, epoch: Instant, events: mpsc::UnboundedSender<Event>) -> Self {
+    /// A backend without channels; `events` go to the control side.
+    pub(crate) fn new(reactor: usize, events: mpsc::UnboundedSender<Event>) -> Self {
         Self {
             reactor,
             engine: Engine::new(VerbsFabric::new(), Limits::default()),
-            epoch,
-            now: (epoch, CoreInstant::from_nanos(0)),
             disks: BTreeMap::new(),
             pending: PendingTable::default(),
             arenas: Vec::new(),
@@ -78,15 +73,6 @@ impl SrpBackend {
             carried: CarriedTable::default(),
             stuck: Stuck::default(),
         }
-    }
-
-    /// All calls of a pass have the same `now`.
-    fn core_time(&mut self, now: Instant) -> CoreInstant {
-        if now != self.now.0 {
-            let nanos = now.saturating_duration_since(self.epoch).as_nanos();
-            self.now = (now, CoreInstant::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)));
-        }
-        self.now.1
     }
 
     fn add_channel(&mut self, channel: NewChannel, out: &mut Vec<Action>) {
@@ -159,7 +145,10 @@ impl SrpBackend {
             offset: piece.offset,
             len: piece.len,
         };
-        AreaRanges::new(self.engine.pieces(qp, extent).map(range))
+        if self.engine.is_scattered(qp, extent) {
+            return AreaRanges::new(self.engine.pieces(qp, extent).map(range));
+        }
+        Some(range(extent).into())
     }
 
     fn complete(&mut self, id: RequestId, result: Result<u32, i32>, out: &mut Vec<Action>) {
@@ -263,8 +252,8 @@ impl SrpBackend {
 impl Backend for SrpBackend {
     type Message = Message;
 
-    fn message(&mut self, message: Message, now: Instant, out: &mut Vec<Action>) {
-        let now = self.core_time(now);
+    fn message(&mut self, message: Message, now: Moment, out: &mut Vec<Action>) {
+        let now = core_time(now);
         match message {
             Message::AddChannel(channel) => self.add_channel(*channel, out),
             Message::CloseChannel(qp) => self.engine.close_channel(qp, ChannelError::Closed, now),
@@ -321,7 +310,7 @@ impl Backend for SrpBackend {
         }
     }
 
-    fn submit(&mut self, request: UblkRequest, now: Instant) {
+    fn submit(&mut self, request: UblkRequest, now: Moment) {
         let id = request.id;
         match translate(&request, self.disks.get(&request.device)) {
             Ok((block, len, counters)) => {
@@ -335,21 +324,21 @@ impl Backend for SrpBackend {
                         counters,
                     },
                 );
-                let now = self.core_time(now);
+                let now = core_time(now);
                 self.engine.submit(block, now);
             }
             Err(errno) => self.early.push(Action::Complete { id, result: Err(errno) }),
         }
     }
 
-    fn copied(&mut self, id: RequestId, result: Result<(), i32>, now: Instant) {
-        let now = self.core_time(now);
+    fn copied(&mut self, id: RequestId, result: Result<(), i32>, now: Moment) {
+        let now = core_time(now);
         let Some(pending) = self.pending.get_mut(id) else {
             return;
         };
         let Some(handle) = pending.handle.take() else { return };
         if let Err(errno) = result {
-            tracing::error!(?id, operation = ?pending.operation, len = pending.len, errno, "ublk refused a copy");
+            pending.note_refused(id, errno);
         }
         if pending.operation == Operation::Read {
             pending.count(&result.map(|()| pending.len));
@@ -360,32 +349,29 @@ impl Backend for SrpBackend {
         }
     }
 
-    fn copied_foreign(&mut self, token: u64, result: Result<(), i32>, now: Instant) {
-        let now = self.core_time(now);
+    fn copied_foreign(&mut self, token: u64, result: Result<(), i32>, now: Moment) {
+        let now = core_time(now);
         self.foreign_copied(token, result, now);
     }
 
-    fn ready(&mut self, token: u64, _now: Instant) {
+    fn ready(&mut self, token: u64, _now: Moment) {
         if let Ok(token) = u32::try_from(token) {
             self.engine.fabric_mut().acknowledge(CompletionToken(token));
         }
     }
 
-    fn send(&mut self, now: Instant, out: &mut Vec<Action>) {
-        let now = self.core_time(now);
+    fn send(&mut self, now: Moment, out: &mut Vec<Action>) {
+        let now = core_time(now);
         self.engine.send();
         self.engine_events(now, out);
     }
 
-    fn pump(&mut self, now: Instant, out: &mut Vec<Action>) -> Pumped {
-        let now = self.core_time(now);
+    fn pump(&mut self, now: Moment, out: &mut Vec<Action>) -> Pumped {
+        let now = core_time(now);
         out.append(&mut self.early);
         let mut progress = self.engine.pump(now);
         progress |= self.engine_events(now, out);
-        let deadline = self
-            .engine
-            .deadline()
-            .map(|at| self.epoch + Duration::from_nanos(at.as_nanos()));
+        let deadline = self.engine.deadline().map(|at| Moment::from_nanos(at.as_nanos()));
         Pumped { progress, deadline }
     }
 
@@ -393,6 +379,11 @@ impl Backend for SrpBackend {
         let sends = self.engine.waits_for_sends();
         self.engine.fabric_mut().arm(sends)
     }
+}
+
+/// The engine's clock is that of the reactors.
+fn core_time(now: Moment) -> CoreInstant {
+    CoreInstant::from_nanos(now.as_nanos())
 }
 
 fn ublk_id(id: EngineId) -> RequestId {
@@ -445,5 +436,10 @@ impl Pending {
         if let Some(bytes) = bytes {
             bytes.fetch_add(u64::from(self.len), Ordering::Relaxed);
         }
+    }
+
+    #[cold]
+    fn note_refused(&self, id: RequestId, errno: i32) {
+        tracing::error!(?id, operation = ?self.operation, len = self.len, errno, "ublk refused a copy");
     }
 }

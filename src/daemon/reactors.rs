@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use srp_verbs::completion_queue::{CompletionQueue, CompletionQueueError};
 use srp_verbs::device::Device;
@@ -35,10 +35,9 @@ impl Reactors {
     /// Starts `count` reactors, whose events go to `events`. They look for work for `spin` before they sleep.
     pub(crate) fn start(count: u16, spin: Duration, events: &mpsc::UnboundedSender<Event>) -> Result<Self, SpawnError> {
         let mut threads = Vec::new();
-        let epoch = Instant::now();
         for index in 0..count {
             let events = events.clone();
-            let make = move || Ok(SrpBackend::new(index.into(), epoch, events));
+            let make = move || Ok(SrpBackend::new(index.into(), events));
             let config = ReactorConfig {
                 spin,
                 ..ReactorConfig::new(index)

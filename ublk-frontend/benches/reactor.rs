@@ -2,9 +2,10 @@
 //!
 //! `cargo bench -p ublk-frontend`. What requests cost takes a block device: lab/bench has them.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use divan::Bencher;
+use ublk_frontend::Moment;
 use ublk_frontend::backend::{Action, Backend, BlockRequest, Pumped, RequestId};
 use ublk_frontend::reactor::{Reactor, ReactorConfig, ReactorHandle, Reply, wait};
 
@@ -18,21 +19,21 @@ struct Echo;
 impl Backend for Echo {
     type Message = Reply<()>;
 
-    fn message(&mut self, message: Reply<()>, _now: Instant, _out: &mut Vec<Action>) {
+    fn message(&mut self, message: Reply<()>, _now: Moment, _out: &mut Vec<Action>) {
         message(());
     }
 
-    fn submit(&mut self, _request: BlockRequest, _now: Instant) {}
+    fn submit(&mut self, _request: BlockRequest, _now: Moment) {}
 
-    fn copied(&mut self, _id: RequestId, _result: Result<(), i32>, _now: Instant) {}
+    fn copied(&mut self, _id: RequestId, _result: Result<(), i32>, _now: Moment) {}
 
-    fn copied_foreign(&mut self, _token: u64, _result: Result<(), i32>, _now: Instant) {}
+    fn copied_foreign(&mut self, _token: u64, _result: Result<(), i32>, _now: Moment) {}
 
-    fn ready(&mut self, _token: u64, _now: Instant) {}
+    fn ready(&mut self, _token: u64, _now: Moment) {}
 
-    fn send(&mut self, _: Instant, _: &mut Vec<Action>) {}
+    fn send(&mut self, _: Moment, _: &mut Vec<Action>) {}
 
-    fn pump(&mut self, _now: Instant, _out: &mut Vec<Action>) -> Pumped {
+    fn pump(&mut self, _now: Moment, _out: &mut Vec<Action>) -> Pumped {
         Pumped::default()
     }
 

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, ftruncate, memfd_create};
 use tokio::signal::unix::{SignalKind, signal};
+use ublk_frontend::Moment;
 use ublk_frontend::backend::{
     Action, AreaId, AreaRange, Backend, BlockRequest, DeviceKey, Operation, Pumped, RequestId,
 };
@@ -88,18 +89,18 @@ struct Memory {
 impl Backend for Memory {
     type Message = Message;
 
-    fn message(&mut self, message: Message, _: Instant, _: &mut Vec<Action>) {
+    fn message(&mut self, message: Message, _: Moment, _: &mut Vec<Action>) {
         match message {
             Message::Attach(key, disk) => drop(self.disks.insert(key, disk)),
             Message::Detach(key, reply) => drop(reply.send(self.disks.remove(&key))),
         }
     }
 
-    fn submit(&mut self, request: BlockRequest, _: Instant) {
+    fn submit(&mut self, request: BlockRequest, _: Moment) {
         self.arrived.push_back(request);
     }
 
-    fn copied(&mut self, id: RequestId, result: Result<(), i32>, _: Instant) {
+    fn copied(&mut self, id: RequestId, result: Result<(), i32>, _: Moment) {
         // Reads are completed by their copy; only writes are in the table.
         if let Some(bytes) = self.copying.remove(&id) {
             self.done.push_back(Action::Complete {
@@ -110,13 +111,13 @@ impl Backend for Memory {
     }
 
     /// Nothing here is for other reactors.
-    fn copied_foreign(&mut self, _: u64, _: Result<(), i32>, _: Instant) {}
+    fn copied_foreign(&mut self, _: u64, _: Result<(), i32>, _: Moment) {}
 
-    fn ready(&mut self, _: u64, _: Instant) {}
+    fn ready(&mut self, _: u64, _: Moment) {}
 
-    fn send(&mut self, _: Instant, _: &mut Vec<Action>) {}
+    fn send(&mut self, _: Moment, _: &mut Vec<Action>) {}
 
-    fn pump(&mut self, _: Instant, out: &mut Vec<Action>) -> Pumped {
+    fn pump(&mut self, _: Moment, out: &mut Vec<Action>) -> Pumped {
         let progress = !self.arrived.is_empty() || !self.done.is_empty();
         out.extend(self.done.drain(..));
         while let Some(request) = self.arrived.pop_front() {

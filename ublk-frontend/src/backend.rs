@@ -1,7 +1,8 @@
 //! What serves a block device: the trait between the ublk queues and whatever is behind them.
 
 use std::os::fd::RawFd;
-use std::time::Instant;
+
+use crate::moment::Moment;
 
 /// One request of one queue of one device, unique among the requests a reactor has in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -196,10 +197,10 @@ pub enum Action {
 /// What a pass of [`Backend::pump`] came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pumped {
-    /// Something was done: worth another look before sleeping.
+    /// Something was done: it is called again before the reactor sleeps.
     pub progress: bool,
     /// When to be called again at the latest.
-    pub deadline: Option<Instant>,
+    pub deadline: Option<Moment>,
 }
 
 /// The side that moves the data. One value per reactor; never called from another thread.
@@ -208,27 +209,27 @@ pub trait Backend {
     type Message: Send + 'static;
 
     /// A message from the control side.
-    fn message(&mut self, message: Self::Message, now: Instant, out: &mut Vec<Action>);
+    fn message(&mut self, message: Self::Message, now: Moment, out: &mut Vec<Action>);
 
     /// A request arrived. It is completed by an [`Action`] later, exactly once.
-    fn submit(&mut self, request: BlockRequest, now: Instant);
+    fn submit(&mut self, request: BlockRequest, now: Moment);
 
     /// The copy asked for by `CopyIn` or `CompleteRead` is over; an errno (positive) when it failed. A failed
     /// `CompleteRead` has been completed with that error by the reactor.
-    fn copied(&mut self, id: RequestId, result: Result<(), i32>, now: Instant);
+    fn copied(&mut self, id: RequestId, result: Result<(), i32>, now: Moment);
 
     /// The copy asked for by `CopyInForeign` or `CopyOutForeign` is over; an errno (positive) when it failed.
-    fn copied_foreign(&mut self, token: u64, result: Result<(), i32>, now: Instant);
+    fn copied_foreign(&mut self, token: u64, result: Result<(), i32>, now: Moment);
 
     /// A watched descriptor is readable.
-    fn ready(&mut self, token: u64, now: Instant);
+    fn ready(&mut self, token: u64, now: Moment);
 
     /// Sends what has been submitted or copied, without looking at what the fabric has finished: that is for
     /// [`Backend::pump`], which comes after it. Appends what the reactor shall do.
-    fn send(&mut self, now: Instant, out: &mut Vec<Action>);
+    fn send(&mut self, now: Moment, out: &mut Vec<Action>);
 
     /// Does what can be done now: completions of the fabric, timers, posts. Appends what the reactor shall do.
-    fn pump(&mut self, now: Instant, out: &mut Vec<Action>) -> Pumped;
+    fn pump(&mut self, now: Moment, out: &mut Vec<Action>) -> Pumped;
 
     /// Asks for wake-ups by the watched descriptors before the reactor sleeps; false when something arrived
     /// meanwhile and the reactor must not sleep.

@@ -15,7 +15,10 @@ pub mod backend;
 #[forbid(unsafe_code)]
 pub mod control;
 #[forbid(unsafe_code)]
+mod moment;
+#[forbid(unsafe_code)]
 pub mod reactor;
 mod ring;
 
+pub use moment::Moment;
 pub use ring::{MapAreaError, RetiredArea, SetupError};

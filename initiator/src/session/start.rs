@@ -1,5 +1,6 @@
 //! From a queue to the target: claiming what a command needs, and filling its buffer.
 
+use super::buffer::ArenaSpace;
 use super::channel::Channel;
 use super::engine::{Engine, Spans};
 use super::event::{Event, Events, Handle};
@@ -227,14 +228,26 @@ impl<F: Fabric> Engine<F> {
         self.settle(index, now);
     }
 
+    /// Whether an extent has several pieces.
+    #[must_use]
+    pub fn is_scattered(&self, qp: QueuePairId, extent: Extent) -> bool {
+        self.space_of(qp, extent)
+            .is_some_and(|space| space.scattered.has(extent))
+    }
+
     /// The pieces of an extent, in order: what [`Event::Supply`] and [`Event::Data`] lend may not be contiguous where
     /// [`ChannelSetup::descriptors`](super::ChannelSetup::descriptors) allows more than one. They are as long as the extent
     /// together.
     pub fn pieces(&self, qp: QueuePairId, extent: Extent) -> impl Iterator<Item = Extent> {
-        let channel = self.by_qp.get(&qp).and_then(|&index| self.channels[index].as_ref());
-        let spaces = channel.map(|channel| [&channel.read_space, &channel.write_space]);
-        let space = spaces.into_iter().flatten().find(|space| space.is_of(extent.region));
+        let space = self.space_of(qp, extent);
         space.into_iter().flat_map(move |space| space.scattered.pieces(extent))
+    }
+
+    fn space_of(&self, qp: QueuePairId, extent: Extent) -> Option<&ArenaSpace> {
+        let index = *self.by_qp.get(&qp)?;
+        let channel = self.channels[index].as_ref()?;
+        let mut spaces = [&channel.read_space, &channel.write_space].into_iter();
+        spaces.find(|space| space.is_of(extent.region))
     }
 
     /// A claimed command does not fit its IU.

@@ -1,15 +1,14 @@
 //! What a backend asks for, turned into entries of the ring.
 
-use std::time::Instant;
-
 use super::ReactorError;
 use super::pass::{Pass, find};
 use super::served::{Misuse, Served};
 use crate::backend::{Action, AreaRanges, Backend, ForeignRequest, RequestId};
-use crate::ring::Direction;
+use crate::moment::Moment;
+use crate::ring::{Direction, RangeError};
 
 impl<B: Backend> Pass<B> {
-    pub(super) fn act(&mut self, action: Action, now: Instant) -> Result<(), ReactorError> {
+    pub(super) fn act(&mut self, action: Action, now: Moment) -> Result<(), ReactorError> {
         match action {
             Action::CopyIn { id, into } => self.copy_in(id, into, false, now).map(drop),
             Action::CompleteRead { id, from } => self.complete_read(id, from, now),
@@ -27,28 +26,35 @@ impl<B: Backend> Pass<B> {
     }
 
     /// Carries out all that the backend asks for, and has it send what was copied at once.
-    pub(super) fn act_on_all(&mut self, now: Instant) -> Result<(), ReactorError> {
-        while !self.actions.is_empty() {
-            let mut actions = std::mem::take(&mut self.actions);
-            // A copy that is alone is made at once, so that its command leaves in this pass. Several are cheaper together.
-            let alone = actions.len() == 1;
-            let mut copied = false;
-            for action in actions.drain(..) {
-                match action {
-                    Action::CopyIn { id, into } if alone => copied = self.copy_in(id, into, true, now)?,
-                    action => self.act(action, now)?,
+    pub(super) fn act_on_all(&mut self, now: Moment) -> Result<(), ReactorError> {
+        while let Some(last) = self.actions.pop() {
+            match last {
+                // A copy that is alone is made at once, so that its command leaves in this pass. Several are cheaper together.
+                Action::CopyIn { id, into } if self.actions.is_empty() => {
+                    if self.copy_in(id, into, true, now)? {
+                        self.backend.send(now, &mut self.actions);
+                    }
                 }
-            }
-            self.actions = actions;
-            if copied {
-                self.backend.send(now, &mut self.actions);
+                last => self.act_in_order(last, now)?,
             }
         }
         Ok(())
     }
 
+    /// Carries out all actions there are, and `last` behind them.
+    fn act_in_order(&mut self, last: Action, now: Moment) -> Result<(), ReactorError> {
+        if !self.actions.is_empty() {
+            let mut actions = std::mem::take(&mut self.actions);
+            for action in actions.drain(..) {
+                self.act(action, now)?;
+            }
+            self.actions = actions;
+        }
+        self.act(last, now)
+    }
+
     /// True when the copy is over.
-    fn copy_in(&mut self, id: RequestId, into: AreaRanges, at_once: bool, now: Instant) -> Result<bool, ReactorError> {
+    fn copy_in(&mut self, id: RequestId, into: AreaRanges, at_once: bool, now: Moment) -> Result<bool, ReactorError> {
         let Some(served) = find(&mut self.queues, id.queue) else {
             return report(id, Misuse::NotHeld).map(|()| false);
         };
@@ -66,7 +72,7 @@ impl<B: Backend> Pass<B> {
                     false => self.plane.copy_in(id.queue, id.tag, &into)?.map(|()| None),
                 };
                 if let Err(error) = &started {
-                    tracing::error!(?id, %error, "a backend's mistake");
+                    mistaken(id, error);
                     served.copy_refused(id.tag, held);
                 }
                 started.ok()
@@ -80,7 +86,7 @@ impl<B: Backend> Pass<B> {
         Ok(true)
     }
 
-    fn complete_read(&mut self, id: RequestId, from: AreaRanges, now: Instant) -> Result<(), ReactorError> {
+    fn complete_read(&mut self, id: RequestId, from: AreaRanges, now: Moment) -> Result<(), ReactorError> {
         let Some(served) = find(&mut self.queues, id.queue) else {
             return report(id, Misuse::NotHeld);
         };
@@ -90,7 +96,7 @@ impl<B: Backend> Pass<B> {
         if let Err(misuse) = served.complete_read(id.tag, from.len()) {
             report(id, misuse)?;
         } else if let Err(error) = self.plane.copy_out_and_commit(id.queue, id.tag, &from)? {
-            tracing::error!(?id, %error, "a backend's mistake");
+            mistaken(id, &error);
             served.copy_refused(id.tag, held);
         } else {
             return Ok(());
@@ -106,7 +112,7 @@ impl<B: Backend> Pass<B> {
         request: ForeignRequest,
         ranges: AreaRanges,
         direction: Direction,
-        now: Instant,
+        now: Moment,
     ) -> Result<(), ReactorError> {
         let serves = |(_, served): &&(u32, Served)| served.device == request.device;
         // Devices go when all of their requests have ended; a backend that hands over requests of another is mistaken.
@@ -153,7 +159,13 @@ impl<B: Backend> Pass<B> {
     }
 }
 
+#[cold]
+fn mistaken(id: RequestId, error: &RangeError) {
+    tracing::error!(?id, %error, "a backend's mistake");
+}
+
 /// A backend is part of this program, so its mistakes are defects: loud in tests, harmless otherwise.
+#[cold]
 fn report(id: RequestId, misuse: Misuse) -> Result<(), ReactorError> {
     tracing::error!(?id, %misuse, "a backend's mistake");
     debug_assert!(false, "{id:?}: {misuse}");

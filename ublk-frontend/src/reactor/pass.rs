@@ -5,7 +5,7 @@
 //! its eventfd, a watched descriptor or the backend's deadline wakes it.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::ReactorError;
 use super::handle::{AddQueue, AddQueueError, Counters, RemoveAreaError, Reply};
@@ -15,7 +15,8 @@ use super::placement::Placement;
 use super::served::{CommandStep, CopyStep, Served};
 use super::watches::Watches;
 use crate::backend::{Action, AreaId, Backend, BlockRequest, DeviceKey, RequestId};
-use crate::ring::{DataPlane, EnterError, Event, RetiredArea, Wait};
+use crate::moment::Moment;
+use crate::ring::{DataPlane, Descriptor, EnterError, Event, RetiredArea, Wait};
 
 /// Completions taken in one pass.
 const BATCH: usize = 256;
@@ -83,7 +84,7 @@ impl<B: Backend> Pass<B> {
                 // While this gave the processor up or slept.
                 self.plane.enter(Wait::No)?;
             }
-            let now = Instant::now();
+            let now = Moment::now();
             let (mut progress, deadline) = self.once(now)?;
             if self.plane.unsubmitted() || self.plane.deferred() {
                 self.plane.enter(Wait::No)?;
@@ -107,7 +108,7 @@ impl<B: Backend> Pass<B> {
     }
 
     /// Whether anything was done, and when the backend wants to be called again.
-    fn once(&mut self, now: Instant) -> Result<(bool, Option<Instant>), ReactorError> {
+    fn once(&mut self, now: Moment) -> Result<(bool, Option<Moment>), ReactorError> {
         let mut progress = self.completions(now)?;
         if progress {
             // What came leaves before anything else is looked at.
@@ -127,20 +128,20 @@ impl<B: Backend> Pass<B> {
         Ok((progress, pumped.deadline))
     }
 
-    fn sleep(&mut self, deadline: Option<Instant>) -> Result<(), ReactorError> {
+    fn sleep(&mut self, deadline: Option<Moment>) -> Result<(), ReactorError> {
         if !self.backend.prepare_sleep() || !self.bell.fall_asleep() {
             return Ok(());
         }
         if !self.plane.ready() {
             self.counters.sleeps += 1;
-            let limit = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let limit = deadline.map(|deadline| deadline.saturating_since(Moment::now()));
             self.plane.enter(Wait::Until(limit))?;
         }
         self.bell.wake_up();
         Ok(())
     }
 
-    fn completions(&mut self, now: Instant) -> Result<bool, ReactorError> {
+    fn completions(&mut self, now: Moment) -> Result<bool, ReactorError> {
         if !self.plane.ready() && self.starting.is_empty() {
             return Ok(false);
         }
@@ -171,7 +172,7 @@ impl<B: Backend> Pass<B> {
         Ok(progress)
     }
 
-    fn command_ended(&mut self, queue: u32, tag: u16, result: i32, now: Instant) -> Result<(), ReactorError> {
+    fn command_ended(&mut self, queue: u32, tag: u16, result: i32, now: Moment) -> Result<(), ReactorError> {
         let Some(served) = find(&mut self.queues, queue) else {
             return Ok(());
         };
@@ -196,26 +197,14 @@ impl<B: Backend> Pass<B> {
                         );
                     }
                     Err(errno) => {
-                        tracing::error!(
-                            device = served.device.0,
-                            ?descriptor,
-                            errno,
-                            "a request that cannot be served"
-                        );
+                        unservable(served.device, descriptor, errno);
                         self.plane.commit(queue, tag, -errno)?;
                     }
                 }
             }
             CommandStep::Commit(result) => self.plane.commit(queue, tag, result)?,
             CommandStep::Refused(errno) => {
-                let (device, queue_id) = (served.device.0, served.queue_id);
-                tracing::error!(
-                    device,
-                    queue_id,
-                    tag,
-                    errno,
-                    "the driver refused a command; the tag is out of use"
-                );
+                refused(served, tag, errno);
                 self.bury(queue);
             }
             CommandStep::Ended => self.bury(queue),
@@ -229,7 +218,7 @@ impl<B: Backend> Pass<B> {
         queue: u32,
         tag: u16,
         result: Result<(), i32>,
-        now: Instant,
+        now: Moment,
     ) -> Result<(), ReactorError> {
         self.counters.copies += 1;
         let Some(served) = find(&mut self.queues, queue) else {
@@ -246,6 +235,7 @@ impl<B: Backend> Pass<B> {
     }
 
     /// Gives up a queue whose tags have all ended.
+    #[cold]
     fn bury(&mut self, queue: u32) {
         let Some(place) = self.queues.get_mut(slot(queue)) else {
             return;
@@ -276,7 +266,7 @@ impl<B: Backend> Pass<B> {
         self.queues.iter().flatten().any(|(_, served)| served.device == device)
     }
 
-    fn mail(&mut self, mail: Mail<B::Message>, now: Instant) -> Result<(), ReactorError> {
+    fn mail(&mut self, mail: Mail<B::Message>, now: Moment) -> Result<(), ReactorError> {
         match mail {
             Mail::Backend(message) => self.backend.message(message, now, &mut self.actions),
             Mail::AddQueue(queue, reply) => self.add_queue(queue, reply)?,
@@ -352,6 +342,25 @@ impl<B: Backend> Pass<B> {
         self.counters.enters = self.plane.enters();
         self.bell.gauges.write(self.counters);
     }
+}
+
+/// What hardly ever happens is kept out of the way of what always does.
+#[cold]
+fn unservable(device: DeviceKey, descriptor: Descriptor, errno: i32) {
+    let device = device.0;
+    tracing::error!(device, ?descriptor, errno, "a request that cannot be served");
+}
+
+#[cold]
+fn refused(served: &Served, tag: u16, errno: i32) {
+    let (device, queue_id) = (served.device.0, served.queue_id);
+    tracing::error!(
+        device,
+        queue_id,
+        tag,
+        errno,
+        "the driver refused a command; the tag is out of use"
+    );
 }
 
 fn fetch_error(queue_id: u16, errno: i32) -> AddQueueError {

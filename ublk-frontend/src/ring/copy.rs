@@ -36,22 +36,25 @@ impl Lent {
         let (first, rest) = ranges.pieces();
         let area = areas.get_mut(first.area.0)?;
         let start = area.resolve(first)?;
-        let mut vectors = Vec::new();
-        if !rest.is_empty() {
-            for piece in std::iter::once(&first).chain(rest) {
-                let at = area.resolve(*piece).filter(|_| piece.area == first.area)?;
-                vectors.push(libc::iovec {
-                    iov_base: at.cast(),
-                    iov_len: piece.len as usize,
-                });
-            }
-        }
+        let vectors = match rest {
+            [] => Box::default(),
+            rest => std::iter::once(&first)
+                .chain(rest)
+                .map(|piece| {
+                    let at = area.resolve(*piece).filter(|_| piece.area == first.area)?;
+                    Some(libc::iovec {
+                        iov_base: at.cast(),
+                        iov_len: piece.len as usize,
+                    })
+                })
+                .collect::<Option<_>>()?,
+        };
         area.copies += 1;
         Some(Self {
             area: first.area.0,
             len: ranges.len(),
             start,
-            vectors: vectors.into(),
+            vectors,
         })
     }
 
@@ -81,8 +84,13 @@ impl Lent {
         // writes there, and no reference to it exists.
         let copied = unsafe {
             match libc::c_int::try_from(self.vectors.len()) {
-                Ok(0) | Err(_) => libc::pread(fd, self.start.cast(), self.len as usize, position),
+                // The C library's pread is several function calls, as threads may be cancelled in it.
+                #[cfg(target_pointer_width = "64")]
+                Ok(0) => libc::syscall(libc::SYS_pread64, fd, self.start, self.len as usize, position) as isize,
+                #[cfg(not(target_pointer_width = "64"))]
+                Ok(0) => libc::pread(fd, self.start.cast(), self.len as usize, position),
                 Ok(count) => libc::preadv(fd, self.vectors.as_ptr(), count, position),
+                Err(_) => return -libc::EINVAL,
             }
         };
         match i32::try_from(copied) {

@@ -23,7 +23,7 @@ pub(crate) use area::Mapping;
 pub(crate) use command::{ControlError, ControlRing};
 pub(crate) use copy::Direction;
 pub(crate) use descriptors::Descriptor;
-pub(crate) use plane::{DataPlane, EnterError, Event, Wait};
+pub(crate) use plane::{DataPlane, EnterError, Event, RangeError, Wait};
 pub(crate) use setup::check as check_io_uring;
 pub(crate) use slots::Slots;
 pub(crate) use thread::{block_signals, duplicate, flush_buffers};

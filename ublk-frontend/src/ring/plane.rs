@@ -272,7 +272,7 @@ impl DataPlane {
                 Some(Ticket::Doorbell) => Event::Doorbell { more },
                 Some(Ticket::Silent) => continue,
                 None => {
-                    tracing::error!(user_data = completion.user_data(), "a completion nobody asked for");
+                    unasked(completion.user_data());
                     continue;
                 }
             };
@@ -313,4 +313,9 @@ impl DataPlane {
             self.enter(Wait::No)?;
         }
     }
+}
+
+#[cold]
+fn unasked(user_data: u64) {
+    tracing::error!(user_data, "a completion nobody asked for");
 }
