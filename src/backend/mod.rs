@@ -381,7 +381,7 @@ impl Backend for SrpBackend {
     }
 }
 
-/// The engine's clock is that of the reactors.
+/// The engine's clock is that of the reactors. Each has a type of its own for it, as neither knows of the other.
 fn core_time(now: Moment) -> CoreInstant {
     CoreInstant::from_nanos(now.as_nanos())
 }

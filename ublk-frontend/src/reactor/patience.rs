@@ -50,20 +50,24 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_micros(50);
 
+    fn later(moment: Moment, micros: u64) -> Moment {
+        Moment::from_nanos(moment.as_nanos() + 1000 * micros)
+    }
+
     /// Lets `pauses` pass and says how often it would have slept.
     fn sleeps(patience: &mut Patience, now: &mut Moment, pauses: &[u64]) -> usize {
         let mut slept = 0;
         for &micros in pauses {
             patience.busy(*now);
             let begun = *now;
-            let end = begun + Duration::from_micros(micros);
+            let end = later(begun, micros);
             let mut at = begun;
             while at < end {
                 if !patience.idle(at) {
                     slept += 1;
                     break;
                 }
-                at = at + Duration::from_micros(1);
+                at = later(at, 1);
             }
             *now = end;
         }
@@ -82,7 +86,7 @@ mod tests {
         sleeps(&mut patience, &mut now, &[1000; 20]);
         patience.busy(now);
         assert!(!patience.idle(now), "looks although pauses are long");
-        now = now + Duration::from_micros(20);
+        now = later(now, 20);
         let slept = sleeps(&mut patience, &mut now, &[20; 50]);
         assert!((1..20).contains(&slept), "slept {slept} times in 50 short pauses");
         assert_eq!(sleeps(&mut patience, &mut now, &[20; 50]), 0);
