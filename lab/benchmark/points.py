@@ -1,9 +1,10 @@
-"""What is measured: one fio job a point."""
+"""What is measured: one fio job a point, or requests to all peers in turns."""
 
 from dataclasses import dataclass
 
 KIB = 1 << 10
 MIB = 1 << 20
+IN_TURNS = "/opt/ublk-srp/examples/in_turns"
 
 
 def noting(moment):
@@ -19,7 +20,12 @@ class Point:
     depth: int
     jobs: int = 1
     file: bool = False  # buffered, in a file on a filesystem
+    turns: bool = False  # not by fio: all peers in turns of a tenth of a second, see examples/in_turns.rs
     unit: str = "IOPS"
+
+    def in_turns(self, paths, seconds):
+        """The command that reads or writes the devices in turns, each for so long in all."""
+        return [IN_TURNS, "--seconds", seconds, *(["--write"] if self.rw == "randwrite" else []), *paths]
 
     def fio(self, path, seconds, size):
         """The fio command on a device, or on a file of it."""
@@ -43,6 +49,8 @@ def _random():
     for rw, word in (("randread", "read"), ("randwrite", "write")):
         for depth in (1, 8, 32, 128):
             yield Point(f"4k-{word}-{depth}", rw, 4 * KIB, depth)
+            if depth == 1:
+                yield Point(f"4k-{word}-1-turns", rw, 4 * KIB, depth, turns=True)
         yield Point(f"4k-{word}-4x32", rw, 4 * KIB, 32, jobs=4)
 
 
@@ -59,7 +67,7 @@ POINTS = [
     Point("file-write", "write", 256 * KIB, 1, file=True, unit="MB/s"),
     Point("file-read", "read", 256 * KIB, 1, file=True, unit="MB/s"),
 ]
-SHORT = ("4k-read-1", "4k-write-32", "256k-read-8", "file-write")
+SHORT = ("4k-read-1", "4k-write-1-turns", "4k-write-32", "256k-read-8", "file-write")
 
 
 def chosen(names):

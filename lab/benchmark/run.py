@@ -47,6 +47,10 @@ def repeats():
     return {name: int((COUNTERS / name).read_text()) for name in names}
 
 
+def repeats_since(before):
+    return {name: count - before[name] for name, count in repeats().items() if count > before[name]}
+
+
 def job(outcome):
     """Reads and writes of fio's JSON, as one."""
     told = json.loads(outcome.out[outcome.out.index("{") :])["jobs"][0]
@@ -95,24 +99,41 @@ def measure(peer, point, path, seconds):
     # fio does not report what it did while it ramped up, the moments include it.
     ios = max(result["iops"] * (ended.time - begun.time), 1)
     result["guest_cpu_us_per_io"] = (ended.busy - begun.busy) * 1e6 / ios
-    result["repeats"] = {name: count - repeated[name] for name, count in repeats().items() if count > repeated[name]}
+    result["repeats"] = repeats_since(repeated)
     if figures:
         after = peer.figures()
         result["daemon"] = {key: (after[key] - figures[key]) / ios for key in figures}
     return result
 
 
+def in_turns(point, running, seconds):
+    """All peers at once. What the guest's processors did meanwhile cannot be told apart."""
+    repeated = repeats()
+    outcome = run(*point.in_turns([path for _, path in running], seconds), limit=2 * len(running) * seconds + 60)
+    again = repeats_since(repeated)
+    for (peer, _), line in zip(running, outcome.out.splitlines(), strict=True):
+        yield peer, {**json.loads(line), "repeats": again}
+
+
+def measurements(point, running, seconds):
+    """Of each peer at that point, in this order."""
+    if point.turns:
+        yield from in_turns(point, running, seconds)
+        return
+    for peer, path in running:
+        if not (point.file and peer.name == "ublk-memory"):
+            yield peer, measure(peer, point, path, seconds)
+
+
 def rounds(settings, chosen, running):
     """Measures each point with each peer again and again. Each round begins with another peer, so that none always comes first."""
     for number in range(settings["rounds"]):
         turn = number % len(running)
+        order = running[turn:] + running[:turn]
         for point in chosen:
-            for peer, path in running[turn:] + running[:turn]:
-                if point.file and peer.name == "ublk-memory":
-                    continue
-                measured = measure(peer, point, path, settings["seconds"])
+            for peer, measured in measurements(point, order, settings["seconds"]):
                 print(
-                    f"round {number + 1}: {point.name:14} {peer.name:12} {measured['iops']:9.0f} IOPS "
+                    f"round {number + 1}: {point.name:16} {peer.name:12} {measured['iops']:9.0f} IOPS "
                     f"{measured['bytes_per_second'] / 1e6:8.1f} MB/s, slowest {measured['slowest_us'] / 1000:.1f} ms"
                     f"{told_repeats(measured['repeats'])}",
                     file=sys.stderr, flush=True,

@@ -20,6 +20,12 @@ def reference_of(result):
     return "ib_srp" if "ib_srp" in peers else peers[min(1, len(peers) - 1)]
 
 
+def cpu_of(entries):
+    """The median of the guest's CPU time per I/O; nothing where peers were measured in turns."""
+    known = [entry["guest_cpu_us_per_io"] for entry in entries if "guest_cpu_us_per_io" in entry]
+    return statistics.median(known) if known else None
+
+
 def summary(result):
     """By point and peer: the median of the figure, of its ratio to the reference in the same round, and its spread."""
     peers = result["settings"]["peers"]
@@ -33,8 +39,8 @@ def summary(result):
             if not own:
                 continue
             ratios = [value(entry, point["unit"]) / base[entry["round"]] for entry in own if entry["round"] in base]
-            base_cpu = [entry["guest_cpu_us_per_io"] for entry in entries if entry["peer"] == reference]
-            cpu = statistics.median(entry["guest_cpu_us_per_io"] for entry in own)
+            base_cpu = cpu_of(entry for entry in entries if entry["peer"] == reference)
+            cpu = cpu_of(own)
             daemon = [entry["daemon"] for entry in own if "daemon" in entry]
             found[point["name"], peer] = {
                 "value": statistics.median(value(entry, point["unit"]) for entry in own),
@@ -44,7 +50,7 @@ def summary(result):
                     key: statistics.median(entry["latency_us"][key] for entry in own) for key in own[0]["latency_us"]
                 },
                 "cpu_us": cpu,
-                "cpu_ratio": cpu / statistics.median(base_cpu) if base_cpu else 1,
+                "cpu_ratio": cpu / base_cpu if cpu and base_cpu else 1,
                 "switches": statistics.median(each["voluntary_switches"] for each in daemon) if daemon else None,
             }
     return found
@@ -106,6 +112,8 @@ def markdown(result, found):
                "switches of the daemon per I/O:\n")  # fmt: skip
     lines = []
     for point in result["points"]:
+        if point["turns"]:
+            continue
         line = [point["name"]]
         for peer in peers:
             cell = found.get((point["name"], peer))
