@@ -2,7 +2,7 @@
 
 import os
 
-from . import daemon, target
+from . import daemon, resources, target
 from .command import check, equal
 from .message import check_told, check_told_in_json
 from .registry import case
@@ -74,7 +74,7 @@ def no_luns(bench):
         outcome = daemon.cli("attach", target.line(initiator_ext="0000000000000077"), limit=BOUND)
         check_told(outcome, outcome.code, "LUN", "map|ACL")
         check(outcome.code in (6, 7), f"exit code {outcome.code}")
-        equal("sessions after it", target.sessions(), [])
+        resources.check_sessions()
     finally:
         os.rmdir(acl)
 

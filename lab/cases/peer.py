@@ -3,7 +3,7 @@
 import pathlib
 import re
 
-from . import daemon, target
+from . import daemon, resources, target
 from .command import check, equal, run, wait_until
 from .disk import CHUNK, Disk, check_same, pattern
 from .registry import case
@@ -37,8 +37,7 @@ def side_by_side(bench):
         run("dd", "if=/tmp/theirs", f"of={theirs}", "bs=1M", "seek=1", "oflag=direct", "conv=notrunc", "status=none")
         check_same("what we read", ours.read(CHUNK, CHUNK), pattern("theirs", CHUNK))
         bench.detach(ours)
-        name = target.port_name(PEER)
-        wait_until("only the peer's session is left", lambda: target.sessions() == [name], 15)
+        resources.check_sessions(target.port_name(PEER))
         run("dd", f"if={theirs}", "of=/dev/null", "bs=1M", "count=4", "iflag=direct", "status=none")
     finally:
         run("peer-logout", limit=60)

@@ -41,6 +41,16 @@ def check_nothing_held():
     _nothing_of(count_rdma, "connections and memory of the daemon are gone")
 
 
+def check_sessions(*ports):
+    """At the target are the sessions of these ports and no others: it takes one apart after its initiator has gone."""
+
+    def wrong():
+        found = sorted(target.sessions())
+        return [] if found == sorted(ports) else [f"{found} instead of {sorted(ports)}"]
+
+    _nothing_of(wrong, "the target has the sessions it should have")
+
+
 def check_released(sessions_expected=()):
     """With nothing attached: what connections and devices were made of is gone, though the daemon runs."""
     check_nothing_held()

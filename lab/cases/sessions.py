@@ -32,7 +32,7 @@ def second_path(bench):
     one.check_works()
     two.check_works()
     bench.detach(one)
-    equal("sessions at the target", target.sessions(), [target.port_name(1)])
+    resources.check_sessions(target.port_name(1))
     two.check_works()
     bench.detach(two)
 
@@ -65,7 +65,7 @@ def ended_by_an_iu(bench):
     equal("of a session that ends as it does without being told", told(), before)
     bench.attach(target.line(logout="iu"), "--lun", "0")[0].check_works()
     bench.detach()
-    equal("sessions at the target", target.sessions(), [])
+    resources.check_sessions()
     check(told() > before, "the target has seen none")
 
 
