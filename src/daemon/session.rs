@@ -108,7 +108,8 @@ impl Session {
     }
 
     /// Serves the session until its last device is gone and it has logged out. What ends the session is
-    /// answered only then, so that "detached" means that the target has no session left either.
+    /// answered only then, so that "detached" means that nothing of it is left here and that the target has been told. A target
+    /// may list it for some milliseconds more (LIO does).
     pub(crate) async fn run(
         mut self,
         first: Request,
