@@ -16,6 +16,8 @@ mod error;
 mod layout;
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
 
 pub use async_event::{AsyncEvent, AsyncEventResponse};
