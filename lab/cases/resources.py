@@ -7,6 +7,8 @@ from . import target
 from .command import Failed, attempt, check, run, wait_until
 
 SETTLE = 15
+#: The target lists a session for half a second after ours has ended, and for as long after ib_srp's: ten times that.
+TAKEN_APART = 5
 
 
 def rdma(kind):
@@ -28,9 +30,9 @@ def ublk_devices():
     return sorted(str(path) for path in found)
 
 
-def _nothing_of(describe, what):
+def _nothing_of(describe, what, limit=SETTLE):
     try:
-        wait_until(what, lambda: not describe(), SETTLE)
+        wait_until(what, lambda: not describe(), limit)
     except Failed as late:
         raise Failed(f"{late}: {describe()}") from None
 
@@ -48,7 +50,7 @@ def check_sessions(*ports):
         found = sorted(target.sessions())
         return [] if found == sorted(ports) else [f"{found} instead of {sorted(ports)}"]
 
-    _nothing_of(wrong, "the target has the sessions it should have")
+    _nothing_of(wrong, "the target has the sessions it should have", TAKEN_APART)
 
 
 def check_released(sessions_expected=()):
