@@ -3,7 +3,6 @@
 import json
 import pathlib
 import subprocess
-import time
 
 from cases import target
 from cases.command import Failed, attempt, check, run, wait_until
@@ -99,6 +98,27 @@ class KernelSrp:
 
     def stop(self):
         attempt("peer-logout")
+
+
+def sessions_of_kernel():
+    return set(pathlib.Path("/sys/class/srp_remote_ports").glob("port-*"))
+
+
+def end_sessions_of_kernel(ended):
+    for port in ended:
+        write(port / "delete", 1)
+
+
+def kernel_disks(first_ext, sessions, number):
+    """The disks, as many as are told, that ib_srp has of that many sessions of 32 commands."""
+    run("modprobe", "ib_srp")
+    before = disks()
+    for ext in range(first_ext, first_ext + sessions):
+        (port,) = pathlib.Path("/sys/class/infiniband_srp").iterdir()
+        write(port / "add_target", target.line(initiator_ext=f"{ext:x}") + ",queue_size=32")
+    wait_until("the kernel's disks are there", lambda: len(disks() - before) >= number, 60)
+    run("udevadm", "settle", limit=300)
+    return sorted(f"/dev/{name}" for name in disks() - before)
 
 
 class Iscsi:
@@ -232,26 +252,3 @@ def named(name, number, counted):
 
 
 PEERS = {peer.name: peer for peer in (Ours, KernelSrp, Iscsi, Iser, Nvme, UblkMemory)}
-
-
-def raw_limits(seconds):
-    """What the port itself gives, by perftest."""
-    limits = {}
-    for name, program, size, column in (
-        ("read 256 KiB, MB/s", "ib_read_bw", 262144, 3),
-        ("read 4 KiB, messages/s", "ib_read_bw", 4096, 4),
-        ("send 4 KiB, us one way", "ib_send_lat", 4096, 5),
-    ):
-        words = [program, "-d", "rxe0", "-x", "1", "-F", "-s", str(size)]
-        words += ["-D", str(seconds)] if program.endswith("bw") else ["-n", "500"]
-        server = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(1)
-        outcome = attempt(*words, "10.9.0.1", limit=60 + seconds)
-        server.terminate()
-        server.wait(10)
-        rows = [line.split() for line in outcome.out.splitlines() if line.split()[:1] == [str(size)]]
-        if outcome.code or not rows:
-            raise Failed(outcome.told())
-        value = float(rows[-1][column])
-        limits[name] = value * 1e6 if "messages" in name else value
-    return limits

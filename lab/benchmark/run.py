@@ -1,6 +1,5 @@
 """python3 -m benchmark.run SETTINGS: in a guest with a target up. SETTINGS and the result are JSON."""
 
-import contextlib
 import json
 import os
 import pathlib
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 
 from cases.command import Failed, attempt, run
 
-from . import peers, points
+from . import peers, perftest, points, udev
 
 MOUNT = "/mnt"
 FILE_SIZE = 48 << 20
@@ -141,19 +140,6 @@ def rounds(settings, chosen, running):
                 yield {"round": number, "point": point.name, "peer": peer.name, **measured}
 
 
-@contextlib.contextmanager
-def udev_quiet():
-    """Nothing is done about devices that were written, which is a ninth of the processors' time where two peers take turns of
-    250 ms: udev asks a device anew whenever somebody who wrote it has closed it, and what it asks of one peer's falls in the
-    next one's turn."""
-    run("udevadm", "settle", limit=30)
-    run("udevadm", "control", "--stop-exec-queue")
-    try:
-        yield
-    finally:
-        run("udevadm", "control", "--start-exec-queue")
-
-
 def versions():
     def said(*argv):
         outcome = attempt(*argv)
@@ -177,12 +163,12 @@ def main():
     result = {"settings": settings, "versions": versions(), "points": [vars(point) for point in chosen]}
     try:
         if settings["limits"]:
-            result["limits"] = peers.raw_limits(2)
+            result["limits"] = perftest.limits(2)
         for number, name in enumerate(settings["peers"]):
             peer = peers.named(name, number, settings["counted"])
             print(f"starting {name}", file=sys.stderr, flush=True)
             running.append((peer, peer.start()))
-        with udev_quiet():
+        with udev.quiet():
             results.extend(rounds(settings, chosen, running))
     finally:
         result["results"] = results

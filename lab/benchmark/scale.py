@@ -1,4 +1,5 @@
-"""How ublk-srp grows: disks of one session, sessions with a disk each, and what it does when nothing happens.
+"""How ublk-srp grows: disks of one session, sessions with a disk each, and what it does when nothing happens. Whether
+requests are served as fast by many as by one is measured in turns, with as many readers.
 
 One reactor, 32 commands a session. The disks are LIO's ramdisks without memory (nullio): they exist to be many.
 """
@@ -12,9 +13,13 @@ import time
 from cases import target
 from cases.command import Failed, attempt, run, wait_until
 
+from . import peers, perftest, udev
+
 #: LUNs and initiator_exts of this measurement begin here, beyond those of the lab's own target.
 FIRST_LUN = 2000
 FIRST_EXT = 0x100
+SESSION_EXT = 0x1000
+KERNEL_EXT = 0x2000
 #: Readers of all disks together, each with one read under way.
 READERS = 32
 
@@ -88,8 +93,19 @@ def iops(devices, seconds):
     return json.loads(outcome.out[outcome.out.index("{") :])["jobs"][0]["read"]["iops"]
 
 
-def disks(counts, seconds):
-    """A row for each number of disks of one session."""
+def in_turns(what, ways, rounds):
+    """Requests a second by each of the ways to make them, which all take a turn in each round."""
+    figures = {way: [] for way in ways}
+    for number in range(rounds):
+        shift = number % len(ways)
+        for way in [*ways][shift:] + [*ways][:shift]:
+            figures[way].append(ways[way]())
+        print(f"{what}: {', '.join(f'{way} {own[-1]:.0f}' for way, own in figures.items())}", file=sys.stderr, flush=True)
+    return {"what": what, "figures": figures}
+
+
+def disks(counts, rounds, seconds):
+    """A row for each number of disks of one session, and what so many of them give."""
     rows = []
     for number, count in enumerate(counts):
         luns = range(FIRST_LUN, FIRST_LUN + count)
@@ -118,33 +134,71 @@ def disks(counts, seconds):
             time.sleep(10)
             after = daemon.switches()
             row["wake-ups a second, idle"] = sum(count - before.get(task, 0) for task, count in after.items()) / 10
-            row["4 KiB reads a second, depth 32"] = iops([*paths, *more], seconds)
             rows.append(row)
             print(json.dumps(row), file=sys.stderr, flush=True)
-    return rows
+            if count == max(counts):
+                paths = [*paths, *more]
+                with udev.quiet():
+                    ways = {f"{some} of them": lambda some=some: iops(paths[:some], seconds) for some in counts}
+                    turns = in_turns(f"ublk-srp, {count} disks of one session", ways, rounds)
+    return rows, [turns]
 
 
-def sessions(counts, seconds):
-    """A row for each number of sessions with a disk each."""
+def sessions(counts, rounds, seconds):
+    """A row for each number of sessions with a disk each, and what the most of them give beside one session with all those
+    disks; the same with ib_srp, and of the port itself."""
     rows = []
-    for ext in range(max(counts)):
-        target.allow(0x1000 + ext, [FIRST_LUN])
+    most = max(counts)
+    luns = range(FIRST_LUN, FIRST_LUN + most)
+    for first in (SESSION_EXT, KERNEL_EXT):
+        for number, lun in enumerate(luns):
+            target.allow(first + number, [lun])
+        target.allow(first + most, luns)
     for count in counts:
         with Daemon() as daemon:
             paths, base = [], 0
-            for ext in range(count):
-                paths += daemon.attach(0x1000 + ext, str(FIRST_LUN))[0]
+            for number in range(count):
+                paths += daemon.attach(SESSION_EXT + number, str(luns[number]))[0]
                 base = base or daemon.memory()
             run("udevadm", "settle", limit=300)
             row = {
                 "sessions": count,
                 "threads": daemon.threads(),
                 "daemon KiB a session": (daemon.memory() - base) / (count - 1) if count > 1 else None,
-                "4 KiB reads a second, depth 32": iops(paths, seconds),
             }
             rows.append(row)
             print(json.dumps(row), file=sys.stderr, flush=True)
-    return rows
+            if count == most:
+                together, _ = daemon.attach(SESSION_EXT + most, f"{luns[0]}-{luns[-1]}")
+                turns = against_many(most, together, paths, rounds, seconds)
+    return rows, turns
+
+
+def against_many(most, together, apart, rounds, seconds):
+    before = peers.sessions_of_kernel()
+    try:
+        kernel_together = peers.kernel_disks(KERNEL_EXT + most, 1, most)
+        kernel_apart = peers.kernel_disks(KERNEL_EXT, most, most)
+        with udev.quiet():
+            return [
+                in_turns(
+                    f"{who}, {most} disks",
+                    {"one session": lambda one=one: iops(one, seconds), "a session each": lambda each=each: iops(each, seconds)},
+                    rounds,
+                )
+                for who, one, each in (("ublk-srp", together, apart), ("ib_srp", kernel_together, kernel_apart))
+            ] + [
+                in_turns(
+                    f"the port itself (ib_read_bw), {READERS} reads",
+                    {
+                        "one queue pair": lambda: perftest.reads(1, seconds, READERS),
+                        "a queue pair each": lambda: perftest.reads(READERS, seconds, READERS),
+                    },
+                    rounds,
+                )
+            ]
+    finally:
+        peers.end_sessions_of_kernel(peers.sessions_of_kernel() - before)
 
 
 def main():
@@ -152,13 +206,12 @@ def main():
     # Kernels before 6.15 count every device.
     attempt("modprobe", "-r", "ublk_drv")
     run("modprobe", "ublk_drv", "ublks_max=4096")
-    most = max(settings["disks"])
+    most = max(*settings["disks"], *settings["sessions"])
     print(f"making {most} disks", file=sys.stderr, flush=True)
     target.make_many(range(FIRST_LUN, FIRST_LUN + most))
-    result = {
-        "disks": disks(settings["disks"], settings["seconds"]),
-        "sessions": sessions(settings["sessions"], settings["seconds"]),
-    }
+    of_disks, turns = disks(settings["disks"], settings["rounds"], settings["seconds"])
+    of_sessions, more = sessions(settings["sessions"], settings["rounds"], settings["seconds"])
+    result = {"disks": of_disks, "sessions": of_sessions, "turns": turns + more}
     pathlib.Path("/out/scale.json").write_text(json.dumps(result))
     subprocess.run(["sync"])
 

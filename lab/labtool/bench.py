@@ -37,7 +37,8 @@ def parser():
     parse.add_argument("--short", action="store_true", help="a few points once, to see that it works")
     parse.add_argument(
         "--scale", action="store_true",
-        help="instead: how ublk-srp grows with disks (1 to 1,024) and sessions (1 to 64); few of them with --short",
+        help="instead: how ublk-srp grows with disks (1 to 1,024) and sessions (1 to 64), and what many give beside one, in turns "
+        "with ib_srp and the port itself; few of them with --short",
     )  # fmt: skip
     parse.add_argument("--no-limits", action="store_true", help="do not measure the port's own limits")
     parse.add_argument(
@@ -102,14 +103,15 @@ def _in_guest(chosen, module, settings, memory):
 
 
 def scale(chosen):
-    settings = {"disks": [1, 16, 256, 1024], "sessions": [1, 8, 64], "seconds": chosen.seconds}
+    settings = {"disks": [1, 16, 256, 1024], "sessions": [1, 8, 64], "rounds": chosen.rounds, "seconds": chosen.seconds}
     if chosen.short:
-        settings = {"disks": [1, 4], "sessions": [1, 2], "seconds": 1}
+        settings = {"disks": [1, 4], "sessions": [1, 2], "rounds": 1, "seconds": 1}
     # Each session has its buffers, and they are pinned.
-    result = in_guest(chosen, "scale", settings, memory=3072 if chosen.short else 10240)
+    result = in_guest(chosen, "scale", settings, memory=3072 if chosen.short else 12288)
     if result is None:
         return 1
-    table = "\n".join(report.growth(result["scale"][kind]) for kind in ("disks", "sessions"))
+    result = result["scale"]
+    table = "\n".join([report.growth(result["disks"]), report.growth(result["sessions"]), report.turns(result["turns"])])
     print(table)
     if chosen.out:
         chosen.out.mkdir(parents=True, exist_ok=True)

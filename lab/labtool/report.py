@@ -70,6 +70,19 @@ def growth(entries):
     return rows(list(entries[0]), [[cell(figure) for figure in entry.values()] for entry in entries])
 
 
+def turns(measurements):
+    """What was measured in turns: each way's median, and the ratio to the first of the same measurement."""
+    lines = []
+    for measured in measurements:
+        first = next(iter(measured["figures"].values()))
+        for way, own in measured["figures"].items():
+            ratios = [figure / reference for figure, reference in zip(own, first, strict=True)]
+            low, high = quartiles(ratios)
+            told = "" if own is first else f"**{statistics.median(ratios):.2f}** ({low:.2f}-{high:.2f})"
+            lines.append([measured["what"], way, f"{statistics.median(own):.0f}", told])
+    return rows(["of", "used", "4 KiB reads a second, 32 readers", "ratio"], lines)
+
+
 def markdown(result, found):
     peers = result["settings"]["peers"]
     reference = reference_of(result)
