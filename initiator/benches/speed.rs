@@ -4,47 +4,27 @@
 
 #[path = "../tests/bare/mod.rs"]
 mod bare;
+mod codec;
 
 fn main() {
     divan::main();
 }
 
-mod codec {
-    use divan::{Bencher, black_box};
-    use srp_initiator::scsi::{Cdb, Lun};
-    use srp_initiator::wire::{Command, Data, FromTarget, MemoryDescriptor, Response, TaskAttribute};
+mod iu {
+    use divan::Bencher;
+
+    use super::codec;
 
     #[divan::bench]
     fn command_written(bencher: Bencher<'_, '_>) {
-        let command = Command {
-            tag: 7,
-            lun: Lun::from_index(3),
-            attribute: TaskAttribute::Simple,
-            cdb: Cdb::read(4711, 8, false),
-            data: Data::Read(MemoryDescriptor {
-                address: 0x1000,
-                key: 5,
-                len: 4096,
-            }),
-        };
-        let mut slot = [0; 256];
-        bencher.bench_local(|| black_box(&command).emit(black_box(&mut slot)).is_ok());
+        let (command, mut slot) = (codec::command(), [0; 256]);
+        bencher.bench_local(|| codec::write_command(&command, &mut slot));
     }
 
-    #[divan::bench]
-    fn response_with_sense_read(bencher: Bencher<'_, '_>) {
-        let response = Response {
-            tag: 7,
-            request_limit_delta: 1,
-            status: 2,
-            data_out_residual: None,
-            data_in_residual: None,
-            response_code: None,
-            sense: Some(&[0x70, 0, 6, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x29, 0, 0, 0, 0, 0]),
-        };
-        let mut slot = [0; 256];
-        let len = response.emit(&mut slot).unwrap_or(0);
-        bencher.bench_local(|| FromTarget::parse(black_box(&slot[..len])).is_ok());
+    #[divan::bench(args = [false, true])]
+    fn response_read(bencher: Bencher<'_, '_>, sense: bool) {
+        let slot = codec::response(sense);
+        bencher.bench_local(|| codec::read_response(&slot));
     }
 }
 
