@@ -1,6 +1,7 @@
 """Who is measured: each makes a block device over the same kind of memory, in the same guest, through the same port."""
 
 import json
+import os
 import pathlib
 import subprocess
 
@@ -8,10 +9,12 @@ from cases import target
 from cases.command import Failed, attempt, check, run, wait_until
 
 CONFIG = pathlib.Path("/sys/kernel/config")
+KERNEL_PORTS = pathlib.Path("/sys/class/infiniband_srp")
 NQN = "lab-nvme"
 IQN = "iqn.2026-01.org.example:lab"
 LUN = 0
 SIZE = 256 << 20
+TICK_US = 10**6 / os.sysconf("SC_CLK_TCK")
 
 
 def write(path, value):
@@ -76,8 +79,8 @@ class Ours:
         self.daemon.wait(30)
 
     def figures(self):
-        """Of the daemon since its start: CPU ticks in user and system mode, voluntary switches, system calls."""
-        ticks, switches, enters = [0, 0], 0, None
+        """Of the daemon since its start: CPU time in user and system mode in microseconds, voluntary switches."""
+        ticks, switches = [0, 0], 0
         for task in pathlib.Path(f"/proc/{self.daemon.pid}/task").iterdir():
             fields = (task / "stat").read_text().rpartition(")")[2].split()
             ticks[0] += int(fields[11])
@@ -85,7 +88,7 @@ class Ours:
             for line in (task / "status").read_text().splitlines():
                 if line.startswith("voluntary_ctxt_switches"):
                     switches += int(line.split()[1])
-        return {"user_ticks": ticks[0], "system_ticks": ticks[1], "voluntary_switches": switches}
+        return {"user_us": ticks[0] * TICK_US, "system_us": ticks[1] * TICK_US, "voluntary_switches": switches}
 
 
 class KernelSrp:
@@ -107,17 +110,19 @@ def sessions_of_kernel():
 def end_sessions_of_kernel(ended):
     for port in ended:
         write(port / "delete", 1)
+    wait_until("the kernel's sessions have ended", lambda: not ended & sessions_of_kernel(), 60)
 
 
 def kernel_disks(first_ext, sessions, number):
-    """The disks, as many as are told, that ib_srp has of that many sessions of 32 commands."""
+    """Logs ib_srp in as often as `sessions`, each for 32 commands, and gives the disks once they are as many as `number`."""
     run("modprobe", "ib_srp")
     before = disks()
+    wait_until("ib_srp has its port", lambda: any(KERNEL_PORTS.glob("*/add_target")), 20)
+    (port,) = KERNEL_PORTS.iterdir()
     for ext in range(first_ext, first_ext + sessions):
-        (port,) = pathlib.Path("/sys/class/infiniband_srp").iterdir()
         write(port / "add_target", target.line(initiator_ext=f"{ext:x}") + ",queue_size=32")
     wait_until("the kernel's disks are there", lambda: len(disks() - before) >= number, 60)
-    run("udevadm", "settle", limit=300)
+    run("udevadm", "settle", "-t", "300", limit=310)
     return sorted(f"/dev/{name}" for name in disks() - before)
 
 

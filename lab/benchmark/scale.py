@@ -22,6 +22,8 @@ SESSION_EXT = 0x1000
 KERNEL_EXT = 0x2000
 #: Readers of all disks together, each with one read under way.
 READERS = 32
+#: A thread that waited for the file system on behalf of an attach has ended by then.
+IDLE = 12
 
 
 class Daemon:
@@ -54,9 +56,9 @@ class Daemon:
     def threads(self):
         return len(list(pathlib.Path(f"/proc/{self.process.pid}/task").iterdir()))
 
-    def memory(self):
-        """KiB resident."""
-        return field(f"/proc/{self.process.pid}/status", "VmRSS")
+    def memory(self, kind="VmRSS"):
+        """KiB resident: all of it, or without files and buffers (RssAnon)."""
+        return field(f"/proc/{self.process.pid}/status", kind)
 
     def switches(self):
         """Of each thread."""
@@ -112,28 +114,29 @@ def disks(counts, rounds, seconds):
         target.allow(FIRST_EXT + number, luns)
         with Daemon() as daemon:
             paths, first = daemon.attach(FIRST_EXT + number, str(luns[0]))
-            run("udevadm", "settle", limit=300)
-            base, base_kernel = daemon.memory(), kernel_memory()
+            run("udevadm", "settle", "-t", "300", limit=310)
+            base, base_kernel = daemon.memory("RssAnon"), kernel_memory() - daemon.memory()
             more, rest, last = [], 0, first
             if count > 2:
                 more, rest = daemon.attach(FIRST_EXT + number, f"{luns[1]}-{luns[-2]}")
             if count > 1:
                 one, last = daemon.attach(FIRST_EXT + number, str(luns[-1]))
                 more = [*more, *one]
-            run("udevadm", "settle", limit=300)
+            run("udevadm", "settle", "-t", "300", limit=310)
             others = max(count - 1, 1)
             row = {
                 "disks": count,
-                "threads": daemon.threads(),
-                "daemon KiB a disk": (daemon.memory() - base) / others if count > 1 else None,
-                "guest KiB a disk": (kernel_memory() - base_kernel) / others if count > 1 else None,
+                "daemon KiB a disk": (daemon.memory("RssAnon") - base) / others if count > 1 else None,
+                "kernel KiB a disk": (kernel_memory() - daemon.memory() - base_kernel) / others if count > 1 else None,
                 "ms a disk, all": rest / max(count - 2, 1) * 1000 if count > 2 else None,
                 "ms, the last one": last * 1000,
             }
+            time.sleep(IDLE)
             before = daemon.switches()
             time.sleep(10)
             after = daemon.switches()
             row["wake-ups a second, idle"] = sum(count - before.get(task, 0) for task, count in after.items()) / 10
+            row["threads"] = daemon.threads()
             rows.append(row)
             print(json.dumps(row), file=sys.stderr, flush=True)
             if count == max(counts):
@@ -160,43 +163,41 @@ def sessions(counts, rounds, seconds):
             for number in range(count):
                 paths += daemon.attach(SESSION_EXT + number, str(luns[number]))[0]
                 base = base or daemon.memory()
-            run("udevadm", "settle", limit=300)
+            run("udevadm", "settle", "-t", "300", limit=310)
+            time.sleep(IDLE)
             row = {
                 "sessions": count,
-                "threads": daemon.threads(),
                 "daemon KiB a session": (daemon.memory() - base) / (count - 1) if count > 1 else None,
+                "threads": daemon.threads(),
             }
             rows.append(row)
             print(json.dumps(row), file=sys.stderr, flush=True)
             if count == most:
                 together, _ = daemon.attach(SESSION_EXT + most, f"{luns[0]}-{luns[-1]}")
-                turns = against_many(most, together, paths, rounds, seconds)
+                turns = against_many(counts, together, paths, rounds, seconds)
     return rows, turns
 
 
-def against_many(most, together, apart, rounds, seconds):
+def against_many(counts, together, apart, rounds, seconds):
+    many = sorted(set(counts) - {1})
+    most = many[-1]
     before = peers.sessions_of_kernel()
     try:
         kernel_together = peers.kernel_disks(KERNEL_EXT + most, 1, most)
         kernel_apart = peers.kernel_disks(KERNEL_EXT, most, most)
+        turns = []
         with udev.quiet():
-            return [
-                in_turns(
-                    f"{who}, {most} disks",
-                    {"one session": lambda one=one: iops(one, seconds), "a session each": lambda each=each: iops(each, seconds)},
-                    rounds,
-                )
-                for who, one, each in (("ublk-srp", together, apart), ("ib_srp", kernel_together, kernel_apart))
-            ] + [
-                in_turns(
-                    f"the port itself (ib_read_bw), {READERS} reads",
-                    {
-                        "one queue pair": lambda: perftest.reads(1, seconds, READERS),
-                        "a queue pair each": lambda: perftest.reads(READERS, seconds, READERS),
-                    },
-                    rounds,
-                )
-            ]
+            for who, one, each in (("ublk-srp", together, apart), ("ib_srp", kernel_together, kernel_apart)):
+                ways = {f"{most} of one session": lambda one=one: iops(one, seconds)}
+                for count in many:
+                    ways[f"one of each of {count} sessions"] = lambda each=each, count=count: iops(each[:count], seconds)
+                turns.append(in_turns(f"{who}, disks", ways, rounds))
+            ways = {
+                f"{pairs}, {READERS // pairs} each": lambda pairs=pairs: perftest.reads(pairs, seconds, READERS)
+                for pairs in (1, 4, READERS)
+            }
+            turns.append(in_turns("the port itself (ib_read_bw), queue pairs", ways, rounds))
+        return turns
     finally:
         peers.end_sessions_of_kernel(peers.sessions_of_kernel() - before)
 
@@ -209,11 +210,14 @@ def main():
     most = max(*settings["disks"], *settings["sessions"])
     print(f"making {most} disks", file=sys.stderr, flush=True)
     target.make_many(range(FIRST_LUN, FIRST_LUN + most))
-    of_disks, turns = disks(settings["disks"], settings["rounds"], settings["seconds"])
-    of_sessions, more = sessions(settings["sessions"], settings["rounds"], settings["seconds"])
-    result = {"disks": of_disks, "sessions": of_sessions, "turns": turns + more}
-    pathlib.Path("/out/scale.json").write_text(json.dumps(result))
-    subprocess.run(["sync"])
+    result = {}
+    try:
+        result["disks"], result["turns"] = disks(settings["disks"], settings["rounds"], settings["seconds"])
+        result["sessions"], more = sessions(settings["sessions"], settings["rounds"], settings["seconds"])
+        result["turns"] += more
+    finally:
+        pathlib.Path("/out/scale.json").write_text(json.dumps(result))
+        subprocess.run(["sync"])
 
 
 main()

@@ -6,7 +6,7 @@ import tempfile
 import time
 
 from . import daemon as daemons
-from . import fio, target
+from . import allocator, fio, placement, target
 from .command import attempt, check, equal
 from .registry import case
 
@@ -82,6 +82,27 @@ def no_workers(bench):
         time.sleep(0.3)
     for load in loads:
         equal(f"exit code of fio\n{load.told()}\n", load.wait(60), 0)
+    bench.detach()
+
+
+@case(limit=120)
+def allocates_nothing(bench):
+    """No reactor calls the allocator for requests of 4 KiB, one or 32 at a time, but where a list grows to a length that it
+    never had; it does for a device that comes."""
+    disk = bench.attach(None, "--lun", "0")[0]
+    for depth in (1, 32):
+        fio.load(disk, depth, seconds=1)
+    with allocator.probes():
+        threads = placement.threads_of_reactors(bench.daemon.pid)
+        with allocator.calls_of(threads) as calls:
+            bench.attach(None, "--lun", "1")
+        check(calls, "the probes see nothing")
+        for depth in (1, 32):
+            with allocator.calls_of(threads) as calls:
+                fio.load(disk, depth, seconds=2)
+            print(f"{len(calls)} calls at depth {depth}: {calls}")
+            # Of hundreds of requests at least.
+            check(len(calls) < 16 and all("realloc" in call for call in calls), f"{len(calls)} calls: {calls[:20]}")
     bench.detach()
 
 

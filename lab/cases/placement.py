@@ -21,6 +21,11 @@ def reactors(pid):
     return found
 
 
+def threads_of_reactors(pid):
+    tasks = pathlib.Path(f"/proc/{pid}/task").iterdir()
+    return [int(task.name) for task in tasks if (task / "comm").read_text().startswith("srp-reactor/")]
+
+
 def allowances(pid):
     return sorted(allowed for allowed, _ in reactors(pid).values())
 

@@ -115,6 +115,7 @@ def scale(chosen):
     print(table)
     if chosen.out:
         chosen.out.mkdir(parents=True, exist_ok=True)
+        (chosen.out / "scale.json").write_text(json.dumps(result))
         (chosen.out / "scale.md").write_text(table + "\n")
     return 0
 

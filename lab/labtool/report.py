@@ -51,7 +51,7 @@ def summary(result):
                 },
                 "cpu_us": cpu,
                 "cpu_ratio": cpu / base_cpu if cpu and base_cpu else 1,
-                "switches": statistics.median(each["voluntary_switches"] for each in daemon) if daemon else None,
+                "daemon": {key: statistics.median(each[key] for each in daemon) for key in daemon[0]} if daemon else None,
             }
     return found
 
@@ -121,8 +121,8 @@ def markdown(result, found):
         if not point["file"]
     ]
     out.append(rows(["point", *peers], lines))
-    out.append("CPU time of the whole guest per I/O in microseconds, target included (ratio), and voluntary context\n"
-               "switches of the daemon per I/O:\n")  # fmt: skip
+    out.append("CPU time of the whole guest per I/O in microseconds, target included (ratio); of it the daemon's in user\n"
+               "and system mode, and its voluntary context switches per I/O:\n")  # fmt: skip
     lines = []
     for point in result["points"]:
         if point["turns"]:
@@ -131,8 +131,9 @@ def markdown(result, found):
         for peer in peers:
             cell = found.get((point["name"], peer))
             text = f"{cell['cpu_us']:.0f} ({cell['cpu_ratio']:.2f})" if cell else ""
-            if cell and cell["switches"] is not None:
-                text += f", {cell['switches']:.3f} switches"
+            if cell and cell["daemon"]:
+                own = cell["daemon"]
+                text += f"; {own['user_us']:.0f} + {own['system_us']:.0f}, {own['voluntary_switches']:.3f} switches"
             line.append(text)
         lines.append(line)
     out.append(rows(["point", *peers], lines))
