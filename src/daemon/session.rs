@@ -109,7 +109,7 @@ impl Session {
 
     /// Serves the session until its last device is gone and it has logged out. What ends the session is
     /// answered only then, so that "detached" means that nothing of it is left here and that the target has been told. A target
-    /// may list it for some milliseconds more (LIO does).
+    /// may list it for half a second more (LIO does).
     pub(crate) async fn run(
         mut self,
         first: Request,
