@@ -21,6 +21,11 @@ class Disk:
     def attribute(self, name):
         return (self.sysfs / name).read_text().strip()
 
+    def requests(self):
+        """Reads and writes that the block layer has seen done."""
+        fields = self.attribute("stat").split()
+        return int(fields[0]) + int(fields[4])
+
     @property
     def size(self):
         return int(self.attribute("size")) * 512

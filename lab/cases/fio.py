@@ -41,11 +41,11 @@ def verify(disk, kind, size, limit=60):
     run(*arguments(disk, kind, size), limit=limit)
 
 
-def load(disk, depth, seconds):
+def load(disk, depth, seconds, *more):
     """Reads and writes of 4 KiB."""
     run(
         "fio", "--name=load", f"--filename={disk.path}", "--ioengine=io_uring", "--direct=1", "--rw=randrw", "--bs=4k",
-        "--thread=1", f"--iodepth={depth}", "--time_based", f"--runtime={seconds}", limit=seconds + 30,
+        "--thread=1", f"--iodepth={depth}", "--time_based", f"--runtime={seconds}", *more, limit=seconds + 30,
     )  # fmt: skip
 
 

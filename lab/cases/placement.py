@@ -7,23 +7,26 @@ from .command import check, equal, run, wait_until
 from .registry import case
 
 
-def reactors(pid):
-    """Of each, by its name: the processors it may run on, and how often it has slept."""
+def tasks_of_reactors(pid):
+    """Their folders in /proc, by name."""
     found = {}
     for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
         try:
-            name, status = (task / "comm").read_text().strip(), (task / "status").read_text()
+            name = (task / "comm").read_text().strip()
         except OSError:  # a thread that has ended meanwhile
             continue
         if name.startswith("srp-reactor/"):
-            lines = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
-            found[name] = (lines["Cpus_allowed_list"].strip(), int(lines["voluntary_ctxt_switches"]))
+            found[name] = task
     return found
 
 
-def threads_of_reactors(pid):
-    tasks = pathlib.Path(f"/proc/{pid}/task").iterdir()
-    return [int(task.name) for task in tasks if (task / "comm").read_text().startswith("srp-reactor/")]
+def reactors(pid):
+    """Of each, by its name: the processors it may run on, and how often it has slept."""
+    found = {}
+    for name, task in tasks_of_reactors(pid).items():
+        lines = dict(line.split(":\t", 1) for line in (task / "status").read_text().splitlines() if ":\t" in line)
+        found[name] = (lines["Cpus_allowed_list"].strip(), int(lines["voluntary_ctxt_switches"]))
+    return found
 
 
 def allowances(pid):
